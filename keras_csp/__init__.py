@@ -1,0 +1,34 @@
+"""Cross Stage Partial Networks for Keras 3, in the form of keras.applications.
+
+CSPNet: arXiv 1911.11929. `CSPStage` is its eq. 4, `list_models()` names its
+networks.
+"""
+
+from keras_csp import _onednn
+
+_onednn.enable()  # before anything imports TensorFlow
+
+from keras_csp import layers, models  # noqa: E402
+from keras_csp._version import __version__  # noqa: E402
+from keras_csp.counting import Count, count  # noqa: E402
+from keras_csp.features import feature_extractor  # noqa: E402
+from keras_csp.models import *  # noqa: E402, F403
+from keras_csp.preprocessing import (  # noqa: E402
+    decode_predictions,
+    preprocess_input,
+)
+from keras_csp.published import Published, published  # noqa: E402
+
+__all__ = [
+    "Count",
+    "Published",
+    "__version__",
+    "count",
+    "decode_predictions",
+    "feature_extractor",
+    "layers",
+    "models",
+    "preprocess_input",
+    "published",
+]
+__all__ += models.__all__

@@ -1,0 +1,82 @@
+"""`python -m keras_csp`: the networks and their counts on the command line."""
+
+import argparse
+import sys
+
+import keras
+
+import keras_csp
+from keras_csp.counting import CONVENTIONS
+from keras_csp.table import render, table_rows
+
+
+def main(arguments=None):
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except ValueError as error:
+        print(f"keras_csp: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _table(options):
+    rows = list(table_rows(_progress if sys.stderr.isatty() else None))
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    print(render(rows, markdown=options.markdown))
+
+
+def _progress(done, total, name):
+    bar = ("#" * (20 * done // total)).ljust(20)
+    line = f"\r\033[K[{bar}] {done}/{total} {name}"
+    print(line, end="", file=sys.stderr, flush=True)
+
+
+def _list(options):
+    print("\n".join(keras_csp.list_models()))
+
+
+def _count(options):
+    factory = keras_csp.get_factory(options.network)
+    shape = (options.size, options.size, 3) if options.size else None
+    model = factory(weights=None, input_shape=shape)
+    counted = keras_csp.count(model, options.convention)
+    print(counted.summary() if options.total else counted)
+    keras.utils.clear_session()
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_csp", description=__doc__
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    table = commands.add_parser(
+        "table", help="every network, counted beside published (two minutes)"
+    )
+    table.add_argument(
+        "--markdown", action="store_true", help="as the README shows it"
+    )
+    table.set_defaults(run=_table)
+
+    listing = commands.add_parser("list", help="the names of the networks")
+    listing.set_defaults(run=_list)
+
+    count = commands.add_parser(
+        "count", help="one network: parameters, BFLOPs and CIO of each layer"
+    )
+    count.add_argument("network", help="e.g. CSPResNeXt50")
+    count.add_argument(
+        "--convention", choices=CONVENTIONS, default=CONVENTIONS[0]
+    )
+    count.add_argument("--size", type=int, help="side of the image, pixels")
+    count.add_argument(
+        "--total", action="store_true", help="the totals alone, one line"
+    )
+    count.set_defaults(run=_count)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

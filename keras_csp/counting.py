@@ -1,0 +1,237 @@
+"""Parameters, BFLOPs and CIO of a built model, in the paper's conventions.
+
+The paper's tables mix programs that count differently:
+
+| convention         | parameters      | BFLOPs                              |
+|--------------------|-----------------|-------------------------------------|
+| "darknet"          | kernels only    | 2 x multiply-adds of convolutions   |
+|                    |                 | and classifier, plus size^2 a value |
+|                    |                 | of max pooling (AlexeyAB's Darknet) |
+| "darknet-original" | kernels only    | without the pooling (pjreddie's)    |
+| "torch"            | all trainable   | 2 x (multiply-adds + values that a  |
+|                    |                 | batch normalisation gives)          |
+
+CIO is the convolutional input/output: the values that convolutions, poolings
+and classifier read and write (HarDNet's measure of memory traffic, Fig. 8).
+"""
+
+import dataclasses
+import math
+
+import keras
+
+from keras_csp.layers.composite import check_choice
+from keras_csp.tracing import trace
+
+CONVENTIONS = ("darknet", "darknet-original", "torch")
+
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.Dense,
+)
+_MAX_POOLINGS = (keras.layers.MaxPooling2D,)
+_POOLINGS = (
+    *_MAX_POOLINGS,
+    keras.layers.AveragePooling2D,
+    keras.layers.GlobalAveragePooling2D,
+)
+_NORMALIZATIONS = (keras.layers.BatchNormalization,)
+_COUNTED = (*_CONVOLUTIONS, *_POOLINGS, *_NORMALIZATIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCount:
+    """One call of one layer. `flops` and `params` as the convention counts."""
+
+    path: str
+    kind: str
+    output_shape: tuple
+    params: int
+    flops: int
+    cio: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """What a model costs; `str` gives the table of its layers.
+
+    Attributes:
+        name: of the model.
+        convention: "darknet", "darknet-original" or "torch".
+        input_shape: `(height, width, channels)` counted at.
+        params: parameters (a number, not millions).
+        bflops: 1e9 floating-point operations for one image.
+        cio: values read and written by convolutions, poolings, classifier.
+        layers: tuple of `LayerCount`, in the order of the calls.
+        uncounted: paths of layers with weights that the count cannot see.
+    """
+
+    name: str
+    convention: str
+    input_shape: tuple
+    params: int
+    layers: tuple
+    uncounted: tuple = ()
+
+    @property
+    def bflops(self):
+        return sum(layer.flops for layer in self.layers) / 1e9
+
+    @property
+    def cio(self):
+        return sum(layer.cio for layer in self.layers)
+
+    def summary(self):
+        """The totals in one line."""
+        size = "x".join(map(str, self.input_shape))
+        return (
+            f"{self.name} at {size}: {self.params / 1e6:.4f} M parameters, "
+            f"{self.bflops:.4f} BFLOPs, {self.cio / 1e6:.2f} M CIO "
+            f"({self.convention})"
+        )
+
+    def __str__(self):
+        rows = [
+            (
+                layer.path,
+                layer.kind,
+                "x".join(map(str, layer.output_shape)),
+                f"{layer.params:,}",
+                f"{layer.flops / 1e6:,.2f}",
+                f"{layer.cio:,}",
+            )
+            for layer in self.layers
+        ]
+        header = ("layer", "kind", "output", "params", "MFLOPs", "CIO")
+        lines = aligned([header, *rows], right=(3, 4, 5))
+        lines += ["", self.summary()]
+        if self.uncounted:
+            lines.append("not counted: " + ", ".join(self.uncounted))
+        return "\n".join(lines)
+
+
+def count(model, convention="darknet", input_shape=None):
+    """Parameters, BFLOPs and CIO of a built model, layer by layer.
+
+    The model's own layers are walked, call by call; a layer used twice is
+    counted twice in BFLOPs and once in parameters.
+
+    Args:
+        model: a built `keras.Model` with one image input.
+        convention: "darknet" (default), "darknet-original" or "torch"; see
+            this module's first lines.
+        input_shape: `(height, width, channels)`; needed only where the model
+            leaves its sides open.
+
+    Returns:
+        A `Count`.
+
+    Raises:
+        ValueError: unknown convention, a model that is not built or has
+            several inputs, or sides that neither it nor `input_shape` gives.
+    """
+    check_choice("convention", convention, CONVENTIONS)
+    input_shape = _input_shape(model, input_shape)
+    seen = set()
+    layers = []
+    for call in trace(model, input_shape):
+        if isinstance(call.layer, _COUNTED):
+            first = id(call.layer) not in seen
+            seen.add(id(call.layer))
+            layers.append(_count_call(call, convention, first))
+    # What a convention leaves out on purpose is 0 in `layers`; "torch" counts
+    # every trainable weight, also of layers that the walk does not know.
+    params = sum(layer.params for layer in layers)
+    if convention == "torch":
+        params = sum(_size(w) for w in model.trainable_weights)
+    return Count(
+        name=model.name,
+        convention=convention,
+        input_shape=tuple(input_shape),
+        params=params,
+        layers=tuple(layers),
+        uncounted=_uncounted(model),
+    )
+
+
+def _count_call(call, convention, first):
+    layer = call.layer
+    outputs = math.prod(call.output_shape)
+    flops = cio = params = 0
+    if isinstance(layer, _CONVOLUTIONS):
+        # A kernel is applied once at each output position.
+        flops = 2 * _size(layer.kernel) * outputs // call.output_shape[-1]
+    if isinstance(layer, _MAX_POOLINGS) and convention == "darknet":
+        flops = math.prod(layer.pool_size) * outputs
+    if isinstance(layer, _NORMALIZATIONS) and convention == "torch":
+        flops = 2 * outputs
+    if isinstance(layer, (*_CONVOLUTIONS, *_POOLINGS)):
+        cio = math.prod(call.input_shape) + outputs
+    if first and convention == "torch":
+        params = sum(_size(w) for w in layer.trainable_weights)
+    elif first and isinstance(layer, _CONVOLUTIONS):
+        params = _size(layer.kernel)
+    return LayerCount(
+        path=layer.path or layer.name,
+        kind=type(layer).__name__,
+        output_shape=call.output_shape,
+        params=params,
+        flops=flops,
+        cio=cio,
+    )
+
+
+def _size(weight):
+    return math.prod(weight.shape)
+
+
+def _uncounted(model):
+    """Layers with weights of their own of a kind that is not counted."""
+    return tuple(
+        layer.path or layer.name
+        for layer in model._flatten_layers(include_self=False)
+        if not isinstance(layer, _COUNTED)
+        and {id(w) for w in layer.weights}
+        - {
+            id(w)
+            for inner in layer._flatten_layers(include_self=False)
+            for w in inner.weights
+        }
+    )
+
+
+def _input_shape(model, given):
+    if not isinstance(model, keras.Model) or not model.built:
+        raise ValueError(
+            "`model` must be a built keras.Model. Received: "
+            f"{model!r} of type {type(model).__name__}"
+        )
+    if len(model.inputs) != 1:
+        raise ValueError(
+            f"`model` must have one input. Received: {model.name!r} with "
+            f"{len(model.inputs)}"
+        )
+    own = tuple(model.inputs[0].shape[1:])
+    shape = own if given is None else tuple(given)
+    if None in shape or len(shape) != len(own):
+        raise ValueError(
+            "`input_shape` must give every side that the model leaves open. "
+            f"Received: input_shape={given}, a model with input {own}"
+        )
+    return shape
+
+
+def aligned(rows, right=()):
+    """Lines with the columns of `rows` aligned, those in `right` rightwards."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join(
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,24 @@
+"""Keras layers of Cross Stage Partial Networks; all are channels-last."""
+
+from keras_csp.layers.composite import Chain, Parallel
+from keras_csp.layers.csp_stage import CSPStage
+from keras_csp.layers.dense import DenseBlock, TwoWayDenseLayer
+from keras_csp.layers.elastic import Elastic
+from keras_csp.layers.grouped_convolution import GroupedConv2D
+from keras_csp.layers.residual import Res2Conv, ResidualBlock
+from keras_csp.layers.units import ConvNormAct, NormAct, Transition
+
+__all__ = [
+    "CSPStage",
+    "Chain",
+    "ConvNormAct",
+    "DenseBlock",
+    "Elastic",
+    "GroupedConv2D",
+    "NormAct",
+    "Parallel",
+    "Res2Conv",
+    "ResidualBlock",
+    "Transition",
+    "TwoWayDenseLayer",
+]

@@ -1,0 +1,267 @@
+"""Units: one convolution with its normalisation and activation, in any order.
+
+All are channels-last: `(batch, height, width, channels)`.
+"""
+
+import keras
+
+from keras_csp.layers.composite import (
+    Sequence,
+    check_choice,
+    check_positive,
+    with_channels,
+)
+from keras_csp.layers.grouped_convolution import GroupedConv2D
+
+# Darknet's `leaky`. keras.activations.leaky_relu has a slope of 0.2.
+LEAKY_SLOPE = 0.1
+
+
+def activation_layer(activation, name, dtype):
+    """`activation` as a layer: "leaky" is Darknet's, the rest are Keras'."""
+    if activation == "leaky":
+        return keras.layers.LeakyReLU(LEAKY_SLOPE, name=name, dtype=dtype)
+    try:
+        return keras.layers.Activation(activation, name=name, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(
+            '`activation` must be "leaky" (slope 0.1), None, or what '
+            "keras.activations.get accepts. Received: "
+            f"activation={activation!r}"
+        ) from error
+
+
+def batch_normalization(name, dtype):
+    """Batch normalisation with the constants of Darknet and of PyTorch."""
+    return keras.layers.BatchNormalization(
+        momentum=0.9, epsilon=1e-5, name=name, dtype=dtype
+    )
+
+
+@keras.saving.register_keras_serializable(package="keras_csp")
+class NormAct(Sequence):
+    """y = activation(batch_norm(x)), the shape of x.
+
+    Args:
+        activation: "leaky" (slope 0.1, the default), `None`, or anything
+            `keras.activations.get` accepts.
+    """
+
+    def __init__(self, activation="leaky", **kwargs):
+        super().__init__(**kwargs)
+        self.activation = activation
+        self.layers = [
+            batch_normalization("norm", self.dtype_policy),
+            activation_layer(activation, "act", self.dtype_policy),
+        ]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "activation": _serialized(self.activation),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_csp")
+class ConvNormAct(Sequence):
+    """y = activation(batch_norm(K * x)), or K * activation(batch_norm(x)).
+
+    Args:
+        filters: output channels.
+        kernel_size: side of the square kernel, odd. Default 1.
+        strides: 1 (default) or more. The padding is symmetric,
+            `kernel_size // 2` on each side, as in Darknet and PyTorch, so a
+            map of side n gives one of side ceil(n / strides).
+        groups: groups of the convolution; it must divide the input channels
+            and `filters`. As many groups as input channels make it depthwise.
+        activation: "leaky" (slope 0.1, the default), `None` for linear, or
+            anything `keras.activations.get` accepts.
+        preactivation: normalise and activate before the convolution
+            (DenseNet's order) instead of after it. Default False.
+
+    Shapes: `(batch, h, w, c)` to `(batch, ceil(h/s), ceil(w/s), filters)`.
+    Raises ValueError for arguments out of range, and at build for channels
+    that `groups` does not divide.
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size=1,
+        strides=1,
+        groups=1,
+        activation="leaky",
+        preactivation=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = check_positive("filters", filters)
+        self.kernel_size = check_positive("kernel_size", kernel_size)
+        self.strides = check_positive("strides", strides)
+        self.groups = check_positive("groups", groups)
+        self.activation = activation
+        self.preactivation = preactivation
+        if kernel_size % 2 == 0:
+            raise ValueError(
+                "`kernel_size` must be odd, for the padding to be symmetric. "
+                f"Received: kernel_size={kernel_size}"
+            )
+        if filters % groups:
+            raise ValueError(
+                "`groups` must divide `filters`. Received: "
+                f"groups={groups}, filters={filters}"
+            )
+        activation_layer(activation, "act", None)  # a bad one fails here
+
+    def build(self, input_shape):
+        convolution = self._convolution(input_shape[-1])
+        norm_act = [
+            batch_normalization("norm", self.dtype_policy),
+            activation_layer(self.activation, "act", self.dtype_policy),
+        ]
+        if self.preactivation:
+            self.layers = [*norm_act, *convolution]
+        else:
+            self.layers = [*convolution, *norm_act]
+        super().build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        height, width = (
+            None if side is None else -(-side // self.strides)
+            for side in (height, width)
+        )
+        return (batch, height, width, self.filters)
+
+    def _convolution(self, channels):
+        """[padding, convolution]; "same" would pad otherwise at stride 2."""
+        if channels % self.groups:
+            raise ValueError(
+                f"`groups` of layer {self.name!r} must divide the input "
+                f"channels. Received: groups={self.groups}, {channels} channels"
+            )
+        options = {
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": "same" if self.strides == 1 else "valid",
+            "use_bias": False,
+            "dtype": self.dtype_policy,
+            "name": "conv",
+        }
+        if self.groups > 1 and self.groups == channels:
+            convolution = keras.layers.DepthwiseConv2D(
+                depth_multiplier=self.filters // channels, **options
+            )
+        elif self.groups > 1:
+            convolution = GroupedConv2D(
+                self.filters,
+                groups=self.groups,
+                kernel_initializer="he_normal",
+                **options,
+            )
+        else:
+            convolution = keras.layers.Conv2D(
+                self.filters, kernel_initializer="he_normal", **options
+            )
+        pad = self.kernel_size // 2
+        if self.strides == 1 or pad == 0:
+            return [convolution]
+        padding = keras.layers.ZeroPadding2D(
+            pad, dtype=self.dtype_policy, name="pad"
+        )
+        return [padding, convolution]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "groups": self.groups,
+            "activation": _serialized(self.activation),
+            "preactivation": self.preactivation,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_csp")
+class Transition(Sequence):
+    """The paper's transition layer: a 1x1 convolution, optionally a pooling.
+
+    Section 3.2: a transition mixes channels with a "bottleneck" (1x1)
+    convolution and may pool. Left alone it keeps the number of channels,
+    which is what the two transitions T and M of eq. 4 do by default.
+
+    Args:
+        filters: output channels; `None` (default) keeps the input's.
+        pool: `None` (default), "max" or "average": a 2x2 pooling, stride 2.
+        pool_first: pool before the convolution, which then costs a quarter.
+        activation, preactivation: as in `ConvNormAct`.
+
+    Shapes: `(batch, h, w, c)` to `(batch, h, w, filters)`, the sides halved
+    (rounded up) with a `pool`.
+    """
+
+    def __init__(
+        self,
+        filters=None,
+        pool=None,
+        pool_first=False,
+        activation="leaky",
+        preactivation=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if filters is not None:
+            check_positive("filters", filters)
+        self.filters = filters
+        self.pool = check_choice("pool", pool, (None, "max", "average"))
+        self.pool_first = pool_first
+        self.activation = activation
+        self.preactivation = preactivation
+        activation_layer(activation, "act", None)  # a bad one fails here
+
+    def build(self, input_shape):
+        self.layers = [
+            ConvNormAct(
+                self.filters or input_shape[-1],
+                activation=self.activation,
+                preactivation=self.preactivation,
+                dtype=self.dtype_policy,
+                name="unit",
+            )
+        ]
+        if self.pool:
+            pooling = pooling_layer(self.pool, "pool", self.dtype_policy)
+            self.layers.insert(0 if self.pool_first else 1, pooling)
+        super().build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        if self.pool:
+            pooling = pooling_layer(self.pool, "pool", None)
+            input_shape = pooling.compute_output_shape(input_shape)
+        return with_channels(input_shape, self.filters or input_shape[-1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "pool": self.pool,
+            "pool_first": self.pool_first,
+            "activation": _serialized(self.activation),
+            "preactivation": self.preactivation,
+        }
+
+
+def pooling_layer(pool, name, dtype):
+    """2x2 at stride 2; "same" halves a map of odd side rounding up."""
+    layer = {
+        "max": keras.layers.MaxPooling2D,
+        "average": keras.layers.AveragePooling2D,
+    }[pool]
+    return layer(2, padding="same", name=name, dtype=dtype)
+
+
+def _serialized(activation):
+    if activation is None or isinstance(activation, str):
+        return activation
+    return keras.saving.serialize_keras_object(activation)

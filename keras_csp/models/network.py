@@ -1,0 +1,280 @@
+"""A row becomes a `keras.Model`: the contract of keras.applications, once."""
+
+import os
+
+import keras
+
+from keras_csp.layers.composite import check_positive
+
+MINIMUM_SIZE = 32
+
+CONTRACT = """
+Arguments, behaviour and errors are those of `keras.applications`.
+
+Args:
+    include_top: whether to end in the classifier. Default True.
+    weights: `None` (default: random initialisation) or the path of a
+        `.weights.h5` or `.keras` file saved from this network, with or
+        without its classifier. "imagenet" is not available yet and raises.
+    input_tensor: a Keras tensor to use as the image input.
+    input_shape: `(height, width, channels)`, each side at least 32; with
+        `include_top=False` the sides may be `None`. Default: the published
+        size with the classifier, `(None, None, 3)` without.
+    pooling: without the classifier, `None` (default) for the last feature
+        map `(batch, height, width, channels)`, "avg" or "max" for its global
+        pooling `(batch, channels)`.
+    classes: outputs of the classifier. Default 1000.
+    classifier_activation: of the classifier; `None` gives logits. Default
+        "softmax".
+    name: of the model. Default: the network's name in lower case.
+
+Pixels are expected in [0, 1]: `keras_csp.preprocess_input`.
+
+Returns:
+    A `keras.Model`.
+
+Raises:
+    ValueError: an argument out of range, quoting the value received; weights
+        that do not fit the network.
+"""
+
+_FACTORIES = {}
+
+
+def factory(row):
+    """The function that builds `row`; it is registered by the row's name."""
+
+    def build(
+        include_top=True,
+        weights=None,
+        input_tensor=None,
+        input_shape=None,
+        pooling=None,
+        classes=1000,
+        classifier_activation="softmax",
+        name=None,
+    ):
+        return build_network(
+            row,
+            include_top=include_top,
+            weights=weights,
+            input_tensor=input_tensor,
+            input_shape=input_shape,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            name=name,
+        )
+
+    build.__name__ = build.__qualname__ = row.name
+    build.__doc__ = (
+        f"{row.name}, {row.input_size}x{row.input_size}.\n\n"
+        f"{row.evidence}\n{CONTRACT}"
+    )
+    return register(build)
+
+
+def register(build):
+    _FACTORIES[build.__name__] = build
+    return build
+
+
+def list_models():
+    """The names of the factories, sorted."""
+    return sorted(_FACTORIES)
+
+
+def get_factory(name):
+    """The factory of this name.
+
+    Raises:
+        ValueError: no such factory; the message lists the closest names.
+    """
+    if name in _FACTORIES:
+        return _FACTORIES[name]
+    import difflib
+
+    lower = {known.lower(): known for known in _FACTORIES}
+    close = difflib.get_close_matches(str(name).lower(), lower, n=3)
+    hint = ", ".join(lower[match] for match in close)
+    raise ValueError(
+        f"There is no network named {name!r}. "
+        + (f"Did you mean {hint}? " if hint else "")
+        + "keras_csp.list_models() names all of them."
+    )
+
+
+def build_network(
+    row,
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name=None,
+):
+    """Builds a `rows.Network`; the arguments are those of the factories."""
+    _check_data_format()
+    weights = _check_weights(weights)
+    _check_pooling(pooling)
+    check_positive("classes", classes)
+    x = inputs = _input(row, input_tensor, input_shape, include_top)
+    for layer in row.layers():
+        x = layer(x)
+    if include_top:
+        x = _classifier(row, x, classes, classifier_activation)
+    elif pooling == "avg":
+        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    elif pooling == "max":
+        x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
+    if input_tensor is not None:
+        inputs = keras.utils.get_source_inputs(input_tensor)
+    model = keras.Model(inputs, x, name=name or row.name.lower())
+    if weights is not None:
+        _load(model, weights)
+    return model
+
+
+def _classifier(row, x, classes, activation):
+    x = keras.layers.GlobalAveragePooling2D(
+        name="avg_pool", keepdims=bool(row.pre_logits)
+    )(x)
+    for index, spec in enumerate(row.pre_logits, 1):
+        x = spec.make(f"pre_logits_{index}")(x)
+    if row.pre_logits:
+        x = keras.layers.Flatten(name="flatten")(x)
+    try:
+        activation = keras.activations.get(activation)
+    except ValueError as error:
+        raise ValueError(
+            "`classifier_activation` must be None or what "
+            "keras.activations.get accepts. Received: "
+            f"classifier_activation={activation!r}"
+        ) from error
+    # Half precision is too coarse for a softmax over many classes.
+    half = keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16")
+    return keras.layers.Dense(
+        classes,
+        activation=activation,
+        dtype="float32" if half else None,
+        name="predictions",
+    )(x)
+
+
+def _input(row, tensor, shape, include_top):
+    """The image tensor, made or given, with its shape checked."""
+    if tensor is not None and not keras.utils.is_keras_tensor(tensor):
+        raise ValueError(
+            "`input_tensor` must be a Keras tensor, e.g. the output of "
+            f"keras.Input(). Received: input_tensor={tensor!r} of type "
+            f"{type(tensor).__name__}"
+        )
+    if shape is not None:
+        _check_shape(shape)
+    if tensor is None:
+        sides = (row.input_size,) * 2 if include_top else (None, None)
+        shape = tuple(shape or (*sides, 3))
+        _check_size(shape, include_top)
+        return keras.Input(shape=shape)
+    if len(tensor.shape) != 4 or tensor.shape[-1] is None:
+        raise ValueError(
+            "`input_tensor` must have the shape (batch, height, width, "
+            f"channels). Received: input_tensor.shape={tensor.shape}"
+        )
+    if shape is not None and tuple(shape) != tuple(tensor.shape[1:]):
+        raise ValueError(
+            "`input_shape` must equal `input_tensor.shape[1:]`. Received: "
+            f"input_shape={shape}, input_tensor.shape={tensor.shape}"
+        )
+    _check_size(tuple(tensor.shape[1:]), include_top=False)
+    return tensor
+
+
+def _check_shape(shape):
+    good = isinstance(shape, (list, tuple)) and len(shape) == 3
+    if not good or not all(
+        side is None or (isinstance(side, int) and side > 0) for side in shape
+    ):
+        raise ValueError(
+            "`input_shape` must be a tuple (height, width, channels) of "
+            f"positive integers. Received: input_shape={shape!r}"
+        )
+    if shape[-1] is None:
+        raise ValueError(
+            "The channels of `input_shape`, its last entry, must be given. "
+            f"Received: input_shape={shape}"
+        )
+
+
+def _check_size(shape, include_top):
+    if include_top and None in shape:
+        raise ValueError(
+            "If `include_top` is True, you should specify a static "
+            f"`input_shape`. Received: input_shape={shape}"
+        )
+    if any(side is not None and side < MINIMUM_SIZE for side in shape[:2]):
+        raise ValueError(
+            f"Input size must be at least {MINIMUM_SIZE}x{MINIMUM_SIZE}. "
+            f"Received: input_shape={shape}"
+        )
+
+
+def _check_data_format():
+    data_format = keras.config.image_data_format()
+    if data_format != "channels_last":
+        raise ValueError(
+            'keras_csp works with image_data_format "channels_last" (see '
+            "keras.config.set_image_data_format). Received: "
+            f"image_data_format={data_format!r}"
+        )
+
+
+def _check_pooling(pooling):
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(
+            '`pooling` must be None, "avg" or "max". Received: '
+            f"pooling={pooling!r}"
+        )
+
+
+def _check_weights(weights):
+    if weights is None:
+        return None
+    if weights == "imagenet":
+        raise ValueError(
+            'weights="imagenet" is not available yet: this version has no '
+            "published weights. Use weights=None or the path of a "
+            ".weights.h5 or .keras file."
+        )
+    received = f"Received: weights={weights!r}"
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(f"`weights` must be None or a path. {received}")
+    path = os.fspath(weights)
+    if path.endswith((".pth", ".pt", ".pkl", ".ckpt", ".bin")):
+        raise ValueError(
+            "Pickled files execute code when loaded and are refused. Load "
+            "it where you trust it, and save .weights.h5 from the Keras "
+            f"model. {received}"
+        )
+    if not path.endswith((".weights.h5", ".keras")):
+        raise ValueError(
+            "`weights` must be None, or the path of a .weights.h5 or .keras "
+            f"file. {received}"
+        )
+    if not os.path.isfile(path):
+        raise ValueError(f"`weights` names no file. {received}")
+    return path
+
+
+def _load(model, path):
+    try:
+        model.load_weights(path)
+    except Exception as error:
+        summary = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"The weights file {path!r} does not fit {model.name!r} "
+            f"with input {model.input_shape} and output "
+            f"{model.output_shape}: {summary[0]}"
+        ) from error
