@@ -1,0 +1,155 @@
+"""Train a CSP network on real images, then prove that what is saved works.
+
+    python examples/quickstart.py                     # handwritten digits
+    python examples/quickstart.py --data FOLDER       # a folder per class
+    python examples/quickstart.py --data tfds:NAME    # TensorFlow Datasets
+
+It trains, saves the model, reloads it in a new process and compares the
+predictions, writes a TFLite file and checks it with LiteRT, and draws a
+picture with the training curve and some predictions.
+"""
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
+import keras
+import matplotlib as mpl
+import numpy as np
+
+from keras_csp.data import load_classification
+from keras_csp.export import to_tflite
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+# What the new process runs: the package, the saved model, nothing else.
+RELOAD = """
+import sys
+import keras_csp, keras, numpy as np
+folder = sys.argv[1]
+model = keras.saving.load_model(f"{folder}/model.keras")
+images = np.load(f"{folder}/samples.npy")
+np.save(f"{folder}/reloaded.npy", model.predict(images, verbose=0))
+"""
+
+
+def train(model, data, epochs):
+    """Adam, its rate falling to zero along a cosine."""
+    steps = epochs * len(data.train)
+    rate = keras.optimizers.schedules.CosineDecay(2e-3, steps)
+    model.compile(
+        keras.optimizers.Adam(rate),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model.fit(
+        data.train, validation_data=data.test, epochs=epochs
+    ).history
+
+
+def check_reload(model, images, folder):
+    """The saved model, in a new process, must predict the same."""
+    model.save(folder / "model.keras")
+    np.save(folder / "samples.npy", images)
+    subprocess.run([sys.executable, "-c", RELOAD, str(folder)], check=True)
+    reloaded = np.load(folder / "reloaded.npy")
+    difference = np.abs(reloaded - model.predict(images, verbose=0)).max()
+    if difference > 1e-6:
+        sys.exit(f"quickstart: the reloaded model differs by {difference:.2g}")
+    print(f"reloaded in a new process: largest difference {difference:.1g}")
+
+
+def draw(history, images, labels, predictions, data, path):
+    """The training curve above sixteen test images, mistakes in red."""
+    figure = plt.figure(figsize=(9, 8), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(2, 3))
+    axes = top.subplots()
+    epochs = range(1, len(history["accuracy"]) + 1)
+    axes.plot(epochs, history["accuracy"], label="training")
+    axes.plot(epochs, history["val_accuracy"], label="test", marker="o")
+    axes.set(xlabel="epoch", ylabel="accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    for panel, image, label, prediction in zip(
+        bottom.subplots(2, 8).flat, images, labels, predictions
+    ):
+        panel.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)
+        best = prediction.argmax()
+        panel.set_title(
+            f"{data.class_names[best]}\n{prediction[best]:.0%}",
+            color="black" if best == label else "red",
+            fontsize=9,
+        )
+    for panel in bottom.axes:
+        panel.axis("off")
+    figure.savefig(path, dpi=110)
+
+
+def main():
+    options = parse()
+    keras.utils.set_random_seed(options.seed)
+    folder = pathlib.Path(options.output)
+    try:
+        factory = keras_csp.get_factory(options.model)
+        data = load_classification(
+            options.data, options.size, options.batch, options.seed
+        )
+        model = factory(
+            weights=None,
+            input_shape=data.image_shape,
+            classes=len(data.class_names),
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        sys.exit(f"quickstart: {error}")
+    print(
+        f"{options.model}: {data.train_size} training and {data.test_size} "
+        f"test images of {len(data.class_names)} classes\n"
+        f"{keras_csp.count(model).summary()}"
+    )
+    history = train(model, data, options.epochs)
+    images, labels = (np.asarray(part) for part in next(iter(data.test)))
+    check_reload(model, images, folder)
+    check = to_tflite(model, folder / "model.tflite", images)
+    print(
+        f"TFLite: {check.size / 1e6:.1f} MB, largest difference "
+        f"{check.largest_difference:.1g}, agreement {check.agreement:.0%}"
+    )
+    predictions = model.predict(images, verbose=0)
+    draw(history, images, labels, predictions, data, folder / "result.png")
+    print(
+        f"test accuracy: {100 * history['val_accuracy'][-1]:.2f} %\n"
+        f"see {folder / 'result.png'}"
+    )
+
+
+def parse():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        default="digits",
+        help="digits (default), a folder of class folders, or tfds:NAME",
+    )
+    parser.add_argument(
+        "--model",
+        default="CSPPeleeNet",
+        help="any of keras_csp.list_models(); default CSPPeleeNet",
+    )
+    parser.add_argument("--size", type=int, help="side of the images, pixels")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", default="runs/quickstart", help="folder")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

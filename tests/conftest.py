@@ -1,0 +1,33 @@
+"""Shared fixtures. keras_csp comes before Keras: it switches oneDNN on."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras_csp  # noqa: F401, I001
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras():
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+    keras.utils.clear_session()
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def shared_data():
+    """The folder of real images that CI has and users do not."""
+    path = os.environ.get("KERAS_CSP_DATA")
+    if not path:
+        pytest.skip("KERAS_CSP_DATA is not set: no shared images here")
+    return pathlib.Path(path)

@@ -1,0 +1,194 @@
+"""Weights that do not depend on the machine, and small networks."""
+
+import subprocess
+import sys
+import zlib
+
+import keras
+import numpy as np
+
+from keras_csp.models.rows import (
+    Network,
+    Stage,
+    average_pool,
+    chain,
+    conv,
+    csp,
+    dense_block,
+    elastic,
+    max_pool,
+    norm_act,
+    preactivated,
+    res2_conv,
+    residual,
+    two_way,
+)
+
+
+def randomize(layer):
+    """Weights and statistics far from their defaults, from their paths."""
+    for variable in layer.variables:
+        if "seed" in variable.path:
+            continue
+        seed = zlib.crc32(variable.path.encode())
+        rng = np.random.default_rng(seed)
+        kind = variable.path.rsplit("/", 1)[-1]
+        if kind == "kernel":
+            scale = 1 / np.sqrt(np.prod(variable.shape[:-1]))
+            value = rng.normal(0, scale, variable.shape)
+        elif kind in ("gamma", "moving_variance"):
+            value = rng.uniform(0.5, 1.5, variable.shape)
+        else:
+            value = rng.normal(0, 0.1, variable.shape)
+        variable.assign(value.astype("float32"))
+    return layer
+
+
+def unit_weights(unit):
+    """[kernel, gamma, beta, mean, variance] of a ConvNormAct as arrays."""
+    by_name = {
+        variable.path.rsplit("/", 1)[-1]: np.asarray(variable.numpy(), float)
+        for variable in unit.variables
+    }
+    names = ("kernel", "gamma", "beta", "moving_mean", "moving_variance")
+    return [by_name[name] for name in names]
+
+
+def run_python(code, *arguments, **environment):
+    """Runs `code` in a new process; its standard output."""
+    import os
+
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    return answer.stdout
+
+
+def reload_config(layer):
+    """The layer made again from its configuration, through JSON."""
+    import json
+
+    config = json.dumps(keras.saving.serialize_keras_object(layer))
+    return keras.saving.deserialize_keras_object(json.loads(config))
+
+
+_BOTTLENECK = (conv(8), conv(8, 3, groups=4), conv(16, activation=None))
+_PATH = (conv(8), conv(8, 3))
+
+
+def _network(name, *stages, **fields):
+    return Network(
+        name=name,
+        evidence="A small network for tests.",
+        input_size=64,
+        stem=(conv(8, 3, 2), max_pool(2)),
+        stages=stages,
+        **fields,
+    )
+
+
+# Between them, every layer and every field of a row, at small width.
+SMALL = {
+    row.name: row
+    for row in (
+        _network(
+            "SmallCSPResNeXt",
+            Stage(blocks=(csp((residual(_BOTTLENECK),), split="conv"),)),
+            Stage(
+                down=(conv(16, 3, 2, groups=4),),
+                blocks=(
+                    csp(
+                        2 * (residual(_BOTTLENECK, shortcut="partial"),),
+                        split=(conv(16), conv(8)),
+                        partial_transition=conv(16),
+                        transition=conv(24),
+                    ),
+                ),
+            ),
+        ),
+        _network(
+            "SmallCSPPelee",
+            Stage(blocks=(dense_block(2 * (two_way(8, 4),)),)),
+            Stage(
+                down=(max_pool(2), conv(24)),
+                blocks=(
+                    csp((dense_block(2 * (two_way(8, 4),)),), fusion="last"),
+                ),
+            ),
+            pre_logits=(conv(40),),
+        ),
+        _network(
+            "SmallCSPDense",
+            Stage(
+                blocks=(
+                    csp(
+                        (
+                            dense_block(
+                                3 * ((preactivated(8), preactivated(4, 3)),)
+                            ),
+                        ),
+                        gamma=0.25,
+                        fusion="first",
+                    ),
+                )
+            ),
+            Stage(
+                down=(average_pool(2),),
+                blocks=(
+                    dense_block(
+                        4 * (preactivated(4, 3),),
+                        links="harmonic",
+                    ),
+                    dense_block(3 * (conv(4, 3),), links="sparse"),
+                ),
+            ),
+            head=(norm_act("relu"),),
+        ),
+        _network(
+            "SmallElastic",
+            Stage(blocks=(csp((residual(elastic(_PATH, _PATH)),),),)),
+            Stage(
+                down=(chain((conv(16, 3, 2),)),),
+                blocks=(
+                    residual(
+                        (
+                            conv(16),
+                            res2_conv(16, groups=2, entry=True),
+                            conv(32, activation=None),
+                        ),
+                        activation="relu",
+                    ),
+                    residual((conv(16), res2_conv(16), conv(32))),
+                    elastic(
+                        conv(16, 3),
+                        conv(16, 3),
+                        merge="add",
+                        pool="average",
+                        interpolation="bilinear",
+                    ),
+                ),
+            ),
+        ),
+        _network(
+            "SmallMobile",
+            Stage(
+                blocks=(
+                    csp(
+                        (conv(8, 3, groups=8, activation="relu"),),
+                        split=(
+                            conv(8, 3, 2, groups=8),
+                            conv(16, 3, 2, groups=8),
+                        ),
+                        fusion="first",
+                        transition=conv(24, activation="relu6"),
+                    ),
+                )
+            ),
+        ),
+    )
+}
