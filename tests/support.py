@@ -151,7 +151,13 @@ SMALL = {
         ),
         _network(
             "SmallElastic",
-            Stage(blocks=(csp((residual(elastic(_PATH, _PATH)),),),)),
+            Stage(
+                blocks=(
+                    csp(
+                        (residual(elastic(_PATH, _PATH)),),
+                    ),
+                )
+            ),
             Stage(
                 down=(chain((conv(16, 3, 2),)),),
                 blocks=(

@@ -31,8 +31,11 @@ def test_links_as_in_the_papers():
 
 @pytest.mark.parametrize(
     ("links", "returned"),
-    [("dense", [0, 1, 2, 3, 4]), ("sparse", [0, 1, 2, 3, 4])]
-    + [("harmonic", [0, 1, 3, 4])],
+    [
+        ("dense", [0, 1, 2, 3, 4]),
+        ("sparse", [0, 1, 2, 3, 4]),
+        ("harmonic", [0, 1, 3, 4]),
+    ],
 )
 def test_dense_block_is_equation_3(rng, links, returned):
     rule = {

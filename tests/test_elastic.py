@@ -108,7 +108,7 @@ def test_bad_arguments_are_quoted(options, message):
 
 
 def test_channels_that_do_not_fit():
-    with pytest.raises(ValueError, match="even. Received: 3"):
+    with pytest.raises(ValueError, match=r"even\. Received: 3"):
         Elastic(ConvNormAct(2), ConvNormAct(2)).build((1, 4, 4, 3))
     layer = Elastic(ConvNormAct(2), ConvNormAct(3), merge="add")
     with pytest.raises(ValueError, match="2 and 3"):

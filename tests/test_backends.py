@@ -1,0 +1,72 @@
+"""The same weights give the same outputs on every installed backend."""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+GOLDEN = pathlib.Path(__file__).with_name("golden")
+OUTPUTS = json.loads((GOLDEN / "outputs.json").read_text())
+QUICK = [name for name in OUTPUTS if name.startswith("Small")] + [
+    "CSPDarkNet53",
+    "CSPMobileNetV2",
+    "CSPPeleeNet",
+    "CSPResNeXt50Elastic",
+]
+INSTALLED = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+
+backends = pytest.mark.parametrize("backend", INSTALLED)
+
+
+def compare(backend, names, tmp_path, **environment):
+    if not importlib.util.find_spec(INSTALLED[backend]):
+        pytest.skip(f"{backend} is not installed")
+    answers = run(backend, names, tmp_path / "outputs.json", environment)
+    for name in names:
+        golden = np.array(OUTPUTS[name])
+        difference = np.abs(np.array(answers[name]) - golden).max()
+        assert difference <= 1e-4 * np.abs(golden).max(), (name, difference)
+
+
+def run(backend, names, path, environment):
+    import os
+
+    answer = subprocess.run(
+        [sys.executable, GOLDEN / "make_outputs.py", path, *names],
+        env={**os.environ, "KERAS_BACKEND": backend, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    return json.loads(path.read_text())
+
+
+@backends
+def test_some_networks(backend, tmp_path):
+    compare(backend, QUICK, tmp_path)
+
+
+@pytest.mark.slow
+@backends
+def test_every_network(backend, tmp_path):
+    compare(backend, list(OUTPUTS), tmp_path)
+
+
+def test_without_onednn(tmp_path):
+    compare("tensorflow", QUICK, tmp_path, TF_ENABLE_ONEDNN_OPTS="0")
+
+
+def test_golden_file_tells_networks_apart():
+    """A comparison that any output would pass proves nothing."""
+    values = [np.array(value) for value in OUTPUTS.values()]
+    for index, value in enumerate(values):
+        assert value.shape == (2, 10)
+        scale = np.abs(value).max()
+        assert np.abs(value[0] - value[1]).max() > 1e-3 * scale
+        for other in values[:index]:
+            assert np.abs(value - other).max() > 1e-2 * scale

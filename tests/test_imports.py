@@ -1,0 +1,62 @@
+"""Imports point one way: layers <- models <- the rest."""
+
+import ast
+import pathlib
+
+import keras_csp
+
+PACKAGE = pathlib.Path(keras_csp.__file__).parent
+# What a room may import from the package, besides itself.
+ALLOWED = {
+    "layers": set(),
+    "tracing": set(),
+    "counting": {"layers", "tracing"},
+    "features": {"tracing"},
+    "preprocessing": set(),
+    "models": {"layers"},
+    "published": {"models"},
+    "table": {"counting", "models", "published"},
+    "data": set(),
+    "export": set(),
+    "_onednn": set(),
+    "_version": set(),
+}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, set()
+
+
+def rooms(path):
+    for module, names in imported(path):
+        if module == "keras_csp":
+            yield from names
+        elif module.startswith("keras_csp."):
+            yield module.split(".")[1]
+
+
+def test_each_room_imports_only_what_is_below_it():
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room in ("__init__", "__main__"):
+            continue
+        above = set(rooms(path)) - ALLOWED[room] - {room}
+        assert not above, f"{path.name} of {room} imports {above}"
+
+
+def test_tensorflow_only_where_the_job_is_tensorflows():
+    users = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if any(name.split(".")[0] == "tensorflow" for name, _ in imported(path))
+    }
+    assert users == {
+        "layers/grouped_convolution.py",
+        "data/classification.py",
+        "export/tflite.py",
+    }

@@ -1,0 +1,122 @@
+"""The full networks, against the authors' files and other people's code."""
+
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+from support import randomize
+
+import keras_csp
+from keras_csp.layers import ConvNormAct, ResidualBlock
+from keras_csp.tracing import trace
+
+
+def authors_layers():
+    """{factory: lines of facts} of the authors' cfg files."""
+    path = pathlib.Path(__file__).with_name("golden") / "darknet_layers.txt"
+    networks = {}
+    for line in path.read_text().splitlines():
+        if line.startswith("["):
+            facts = networks.setdefault(line[1 : line.index("]")], [])
+        elif not line.startswith("#"):
+            facts.append(line)
+    return networks
+
+
+def our_layers(model, input_shape):
+    for call in trace(model, input_shape):
+        layer, side = call.layer, call.output_shape[0]
+        activation = getattr(layer, "activation", "") or "linear"
+        if isinstance(layer, ConvNormAct):
+            yield (
+                f"conv {layer.filters} {layer.kernel_size} {layer.strides} "
+                f"{layer.groups} {activation} {side}"
+            )
+        elif isinstance(layer, ResidualBlock):
+            yield f"shortcut {activation} {side}"
+        elif isinstance(layer, keras.layers.MaxPooling2D):
+            yield f"maxpool {layer.pool_size[0]} {layer.strides[0]} {side}"
+        elif isinstance(layer, keras.layers.UpSampling2D):
+            yield f"upsample {layer.size[0]} {side}"
+
+
+@pytest.mark.parametrize("name", authors_layers())
+def test_layers_are_those_of_the_authors_cfg(name):
+    """Kind, width, kernel, stride, groups, activation, size, in order."""
+    row = keras_csp.published(name)
+    model = keras_csp.get_factory(name)(include_top=False)
+    assert list(our_layers(model, row.input_shape)) == authors_layers()[name]
+
+
+def leaves(model):
+    """Convolutions, normalisations and classifier in order of execution."""
+    kinds = (
+        keras.layers.Conv2D,
+        keras.layers.BatchNormalization,
+        keras.layers.Dense,
+    )
+    calls = trace(model, (64, 64, 3))
+    return [c.layer for c in calls if isinstance(c.layer, kinds)]
+
+
+def test_densenet_201_equals_keras_applications(rng):
+    """Another implementation, the same weights: the same outputs."""
+    shape = {"input_shape": (64, 64, 3), "weights": None, "classes": 10}
+    ours = keras_csp.DenseNet201(**shape)
+    theirs = randomize(keras.applications.DenseNet201(**shape))
+    pairs = list(zip(leaves(ours), leaves(theirs), strict=True))
+    for our_layer, their_layer in pairs:
+        our_layer.set_weights(their_layer.get_weights())
+    x = rng.random((2, 64, 64, 3), dtype="float32")
+    np.testing.assert_allclose(
+        np.asarray(ours(x)), np.asarray(theirs(x)), rtol=1e-3, atol=1e-5
+    )
+
+
+def every(names):
+    return pytest.mark.parametrize("name", names)
+
+
+@pytest.mark.slow
+@every(keras_csp.list_models())
+def test_every_network_takes_odd_sizes_and_channels(name, rng):
+    for shape in ((33, 47, 3), (65, 34, 1), (40, 40, 4)):
+        model = keras_csp.get_factory(name)(input_shape=shape, classes=5)
+        y = np.asarray(model(rng.random((1, *shape), dtype="float32")))
+        assert y.shape == (1, 5)
+        assert np.isfinite(y).all()
+        keras.utils.clear_session()
+
+
+@pytest.mark.slow
+@every(keras_csp.list_models())
+def test_every_weight_of_every_network_is_trained(name, rng):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("uses tf.GradientTape")
+    import tensorflow as tf
+
+    model = keras_csp.get_factory(name)(input_shape=(64, 64, 3), classes=5)
+    randomize(model)
+    x = tf.constant(rng.random((4, 64, 64, 3)), "float32")
+    with tf.GradientTape() as tape:
+        y = model(x, training=True)
+        loss = tf.reduce_sum(y * tf.constant(rng.normal(size=y.shape), y.dtype))
+    weights = model.trainable_weights
+    gradients = tape.gradient(loss, [w.value for w in weights])
+    for weight, gradient in zip(weights, gradients):
+        assert gradient is not None, weight.path
+        assert np.isfinite(gradient).all(), weight.path
+        assert np.abs(gradient).max() > 0, weight.path
+
+
+@pytest.mark.slow
+@every(["CSPResNeXt50", "CSPDenseNet201", "CSPPeleeNet", "CSPDarkNet53"])
+def test_mixed_float16_step_of_full_networks(name, rng):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = keras_csp.get_factory(name)(input_shape=(64, 64, 3), classes=5)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    images = rng.random((4, 64, 64, 3), dtype="float32")
+    for _ in range(2):
+        assert np.isfinite(model.train_on_batch(images, [0, 1, 2, 3]))
+    assert all(np.isfinite(w.numpy()).all() for w in model.weights)

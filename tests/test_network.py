@@ -1,0 +1,307 @@
+"""The contract of keras.applications, on small networks with all layers."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from support import SMALL, randomize, run_python
+
+import keras_csp
+from keras_csp.models.network import build_network
+from keras_csp.published import published_rows
+
+small = pytest.mark.parametrize("row", SMALL.values(), ids=SMALL)
+LAST = {
+    "SmallCSPResNeXt": 24,
+    "SmallCSPPelee": 36,
+    "SmallCSPDense": None,
+    "SmallElastic": 32,
+    "SmallMobile": 24,
+}
+
+
+def test_signature_is_that_of_keras_applications():
+    theirs = inspect.signature(keras.applications.DenseNet201).parameters
+    for name in keras_csp.list_models():
+        ours = inspect.signature(keras_csp.get_factory(name)).parameters
+        assert list(ours)[: len(theirs)] == list(theirs), name
+        for key, parameter in theirs.items():
+            if key not in ("weights", "name"):
+                assert ours[key].default == parameter.default, (name, key)
+
+
+def test_list_models_names_what_the_package_exports():
+    names = keras_csp.list_models()
+    assert len(names) == 29
+    for name in names:
+        assert getattr(keras_csp, name) is keras_csp.get_factory(name)
+        assert keras_csp.get_factory(name).__name__ == name
+
+
+def test_docstrings_say_what_is_known():
+    status = {row.factory: row.status for row in published_rows()}
+    for name in keras_csp.list_models():
+        text = keras_csp.get_factory(name).__doc__
+        assert "Args:" in text
+        word = {"exact": "Exact|Published"}.get(
+            status[name], status[name].capitalize()
+        )
+        assert any(w in text for w in word.split("|")), name
+
+
+@small
+def test_no_top(row):
+    model = build_network(row, include_top=False)
+    assert model.input_shape == (None, None, None, 3)
+    assert len(model.output_shape) == 4
+    assert LAST[row.name] in (None, model.output_shape[-1])
+
+
+@small
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_pooling(row, pooling, rng):
+    features = build_network(row, include_top=False)
+    pooled = build_network(row, include_top=False, pooling=pooling)
+    pooled.set_weights(randomize(features).get_weights())
+    x = rng.random((2, 33, 47, 3), dtype="float32")
+    reduce = {"avg": np.mean, "max": np.max}[pooling]
+    np.testing.assert_allclose(
+        np.asarray(pooled(x)),
+        reduce(np.asarray(features(x)), axis=(1, 2)),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+@small
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_input_channels(row, channels, rng):
+    model = build_network(
+        row, include_top=False, input_shape=(None, None, channels)
+    )
+    assert model(rng.random((1, 40, 33, channels))).shape[0] == 1
+
+
+@small
+@pytest.mark.parametrize("sides", [(32, 32), (33, 47), (65, 34)])
+def test_odd_sizes_have_the_shape_they_announce(row, sides, rng):
+    model = build_network(row, input_shape=(*sides, 3), classes=5)
+    for layer in model.layers:
+        if len(layer.output.shape) == 4 and layer.output.shape[1]:
+            break
+    outputs = keras.Model(model.inputs, [la.output for la in model.layers[1:]])
+    for real, announced in zip(
+        outputs(rng.random((2, *sides, 3))), outputs.outputs
+    ):
+        assert tuple(real.shape)[1:] == tuple(announced.shape)[1:]
+
+
+@small
+def test_open_sides_equal_fixed_sides(row, rng):
+    fixed = build_network(row, include_top=False, input_shape=(45, 39, 3))
+    opened = build_network(row, include_top=False)
+    opened.set_weights(randomize(fixed).get_weights())
+    x = rng.random((1, 45, 39, 3), dtype="float32")
+    np.testing.assert_allclose(
+        np.asarray(opened(x)), np.asarray(fixed(x)), atol=1e-5
+    )
+    np.testing.assert_allclose(  # compiled, the sides are unknown
+        opened.predict(x, verbose=0), np.asarray(fixed(x)), atol=1e-4
+    )
+
+
+def test_custom_input_tensor(rng):
+    row = SMALL["SmallCSPPelee"]
+    inputs = keras.Input((200, 200, 4), name="custom_input")
+    x = keras.layers.Conv2D(3, 2, strides=2)(inputs)
+    model = build_network(row, include_top=False, input_tensor=x)
+    assert model.input_shape == (None, 200, 200, 4)
+    assert model(rng.random((1, 200, 200, 4))).shape[-1] == 36
+    top = build_network(row, input_tensor=inputs, classes=3)
+    assert top.output_shape == (None, 3)
+
+
+def test_classifier(rng):
+    row = SMALL["SmallCSPPelee"]
+    x = rng.random((2, 64, 64, 3), dtype="float32")
+    model = build_network(row, classes=7)
+    assert model.name == "smallcsppelee"
+    assert model.layers[-1].name == "predictions"
+    assert model.layers[-1].activation is keras.activations.softmax
+    np.testing.assert_allclose(np.asarray(model(x)).sum(1), 1, atol=1e-5)
+    logits = build_network(
+        row, classes=7, classifier_activation=None, name="mine"
+    )
+    assert logits.name == "mine"
+    logits.set_weights(model.get_weights())
+    np.testing.assert_allclose(
+        keras.activations.softmax(logits(x)), np.asarray(model(x)), atol=1e-6
+    )
+
+
+RELOAD = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import keras_csp, keras, numpy as np
+from keras_csp.models.network import build_network
+from support import SMALL
+folder = sys.argv[1]
+for name, row in SMALL.items():
+    x = np.load(f"{folder}/{name}.npy")
+    whole = keras.saving.load_model(f"{folder}/{name}.keras")
+    weighted = build_network(
+        row, classes=5, weights=f"{folder}/{name}.weights.h5")
+    features = build_network(
+        row, include_top=False, weights=f"{folder}/{name}.weights.h5")
+    np.savez(f"{folder}/{name}_reloaded.npz", whole=whole(x),
+             weighted=weighted(x), features=features(x))
+"""
+
+
+def test_files_come_back_in_a_new_process(tmp_path, rng):
+    """.keras, .weights.h5, and the latter without the classifier."""
+    import pathlib
+
+    expected = {}
+    for name, row in SMALL.items():
+        model = randomize(build_network(row, classes=5))
+        x = rng.random((2, 64, 64, 3), dtype="float32")
+        np.save(tmp_path / f"{name}.npy", x)
+        model.save(tmp_path / f"{name}.keras")
+        model.save_weights(tmp_path / f"{name}.weights.h5")
+        last = [la for la in model.layers if len(la.output.shape) == 4]
+        pooled = [la for la in last if "avg_pool" in la.name]
+        end = model.layers.index(pooled[0]) if pooled else len(last)
+        features = keras.Model(model.inputs, model.layers[end - 1].output)
+        expected[name] = np.asarray(model(x)), np.asarray(features(x))
+    run_python(RELOAD, tmp_path, pathlib.Path(__file__).parent)
+    for name, (predictions, features) in expected.items():
+        answer = np.load(tmp_path / f"{name}_reloaded.npz")
+        np.testing.assert_array_equal(answer["whole"], predictions)
+        np.testing.assert_array_equal(answer["weighted"], predictions)
+        np.testing.assert_array_equal(answer["features"], features)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = tmp_path / "pelee.weights.h5"
+    build_network(SMALL["SmallCSPPelee"], classes=5).save_weights(path)
+    for row, options in (
+        (SMALL["SmallMobile"], {}),
+        (SMALL["SmallCSPPelee"], {"classes": 6}),
+    ):
+        with pytest.raises(ValueError, match=r"pelee\.weights\.h5.*not fit"):
+            build_network(row, weights=path, **{"classes": 5, **options})
+
+
+def test_truncated_weights_are_refused(tmp_path):
+    path = tmp_path / "cut.weights.h5"
+    build_network(SMALL["SmallMobile"], classes=5).save_weights(path)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"cut\.weights\.h5"):
+        build_network(SMALL["SmallMobile"], classes=5, weights=path)
+
+
+@small
+def test_every_trainable_weight_gets_a_gradient(row, rng):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("uses tf.GradientTape")
+    import tensorflow as tf
+
+    model = randomize(build_network(row, classes=5))
+    x = tf.constant(rng.random((4, 64, 64, 3)), "float32")
+    with tf.GradientTape() as tape:
+        y = model(x, training=True)
+        loss = tf.reduce_sum(y * tf.constant(rng.normal(size=y.shape), y.dtype))
+    weights = model.trainable_weights
+    gradients = tape.gradient(loss, [w.value for w in weights])
+    for weight, gradient in zip(weights, gradients):
+        assert gradient is not None, weight.path
+        assert np.abs(gradient).max() > 0, weight.path
+
+
+@small
+def test_frozen_network_keeps_its_statistics(row, rng):
+    model = build_network(row, classes=5)
+    model.trainable = False
+    statistics = [w for w in model.weights if "moving" in w.path]
+    assert statistics
+    before = [w.numpy() for w in statistics]
+    model(rng.random((4, 64, 64, 3)), training=True)
+    for weight, old in zip(statistics, before):
+        np.testing.assert_array_equal(weight.numpy(), old)
+    model.trainable = True
+    model(rng.random((4, 64, 64, 3)), training=True)
+    assert all((w.numpy() != b).any() for w, b in zip(statistics, before))
+
+
+@pytest.mark.parametrize("name", ["SmallCSPResNeXt", "SmallElastic"])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_step_is_finite(name, policy, rng):
+    keras.config.set_dtype_policy(policy)
+    model = build_network(SMALL[name], classes=5)
+    assert model.layers[-1].compute_dtype == "float32"
+    assert model.layers[2].compute_dtype == policy.removeprefix("mixed_")
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    images = rng.random((4, 64, 64, 3), dtype="float32")
+    losses = [model.train_on_batch(images, [0, 1, 2, 3]) for _ in range(3)]
+    assert np.isfinite(losses).all()
+    assert all(np.isfinite(w.numpy()).all() for w in model.weights)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "imagenet"}, "not available yet"),
+        ({"weights": "missing.weights.h5"}, "'missing.weights.h5'"),
+        ({"weights": "model.pth"}, "execute code.*'model.pth'"),
+        ({"weights": "model.npz"}, "'model.npz'"),
+        ({"weights": 3}, "weights=3"),
+        ({"pooling": "mean"}, "pooling='mean'"),
+        ({"classes": 0}, "classes=0"),
+        ({"classes": "ten"}, "classes='ten'"),
+        ({"classifier_activation": "softmin"}, "'softmin'"),
+        ({"input_shape": (224, 224)}, r"\(224, 224\)"),
+        ({"input_shape": 224}, "input_shape=224"),
+        ({"input_shape": (16, 64, 3)}, r"at least 32x32.*\(16, 64, 3\)"),
+        ({"input_shape": (None, None, 3)}, "static"),
+        ({"input_shape": (64, 64, None)}, "channels"),
+        ({"input_shape": (64, 64.0, 3)}, "64.0"),
+        ({"input_tensor": "image"}, "'image'"),
+        ({"input_tensor": np.zeros((1, 64, 64, 3))}, "ndarray"),
+        ({"input_tensor": keras.Input((64, 64))}, r"\(None, 64, 64\)"),
+        (
+            {
+                "input_tensor": keras.Input((64, 64, 3)),
+                "input_shape": (32, 64, 3),
+            },
+            r"\(32, 64, 3\).*\(None, 64, 64, 3\)",
+        ),
+    ],
+)
+def test_mistakes_are_named_with_the_value_received(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_network(SMALL["SmallMobile"], **options)
+
+
+def test_channels_first_is_refused_clearly():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match="channels_last"):
+            build_network(SMALL["SmallMobile"])
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+def test_unknown_factory_names_the_closest():
+    with pytest.raises(ValueError, match="CSPResNeXt50"):
+        keras_csp.get_factory("cspresnext_50")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"gamma": 0.3}, "gamma=0.3"), ({"fusion": "none"}, "fusion='none'")],
+)
+def test_csppeleenet_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        keras_csp.CSPPeleeNet(**options)

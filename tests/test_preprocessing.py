@@ -1,0 +1,61 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_csp
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "int64"])
+def test_pixels_to_unit_range(dtype):
+    x = np.array([[[0, 51, 255]]], dtype)
+    y = keras_csp.preprocess_input(x)
+    assert y.dtype == "float32"
+    np.testing.assert_allclose(y, [[[0, 0.2, 1]]], rtol=1e-6)
+    np.testing.assert_array_equal(x, [[[0, 51, 255]]])  # left as it was
+
+
+def test_tensors_and_models():
+    inputs = keras.Input((None, None, 3), dtype="uint8")
+    model = keras.Model(inputs, keras_csp.preprocess_input(inputs))
+    y = model(np.full((1, 2, 2, 3), 255, "uint8"))
+    np.testing.assert_array_equal(np.asarray(y), 1)
+    tensor = keras.ops.convert_to_tensor(np.full((2, 2, 3), 127.5))
+    y = keras_csp.preprocess_input(tensor, data_format="channels_last")
+    np.testing.assert_allclose(np.asarray(y), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros(3),), r"shape \(3,\)"),
+        ((np.zeros((1, 2, 2, 3)), "channels"), "data_format='channels'"),
+    ],
+)
+def test_bad_arguments_are_quoted(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        keras_csp.preprocess_input(*arguments)
+
+
+def test_decode_predictions(monkeypatch, tmp_path):
+    """The list of names as keras.applications keeps it, without a network."""
+    names = {str(i): [f"n{i:08d}", f"name{i}"] for i in range(1000)}
+    path = tmp_path / "imagenet_class_index.json"
+    path.write_text(json.dumps(names))
+    from keras.src.applications import imagenet_utils
+
+    monkeypatch.setattr(imagenet_utils, "CLASS_INDEX", None)
+    monkeypatch.setattr(
+        imagenet_utils.file_utils, "get_file", lambda *a, **k: str(path)
+    )
+    scores = np.zeros((1, 1000), "float32")
+    scores[0, [7, 3]] = 0.9, 0.1
+    ((first, second),) = keras_csp.decode_predictions(scores, top=2)
+    assert first == ("n00000007", "name7", np.float32(0.9))
+    assert second[1] == "name3"
+
+
+def test_decode_predictions_wants_1000_classes():
+    with pytest.raises(ValueError, match=r"\(2, 10\)"):
+        keras_csp.decode_predictions(np.zeros((2, 10)))

@@ -1,0 +1,64 @@
+"""Rows are data: immutable, printable, and wrong arguments fail at once."""
+
+import dataclasses
+
+import pytest
+from support import SMALL
+
+from keras_csp.layers import ConvNormAct
+from keras_csp.models.rows import Network, Spec, conv, csp, residual
+
+
+def test_a_spec_makes_a_new_layer_each_time():
+    item = conv(8, 3)
+    first, second = item.make("a"), item.make("b")
+    assert isinstance(first, ConvNormAct)
+    assert first is not second
+    assert (first.filters, first.kernel_size, first.name) == (8, 3, "a")
+
+
+def test_nested_specs_are_made_and_named_after_their_arguments():
+    stage = csp(2 * (residual((conv(4), conv(8, 3))),), transition=conv(6))
+    layer = stage.make("stage1")
+    assert [block.name for block in layer.blocks] == ["blocks1", "blocks2"]
+    assert layer.transition.filters == 6
+    assert layer.blocks[0].layers.layers[1].name == "layers2"
+
+
+def test_unknown_arguments_fail_when_the_row_is_written():
+    with pytest.raises(TypeError, match="filtres"):
+        csp((conv(4),), gama=0.5).make("x")
+    with pytest.raises(TypeError):
+        conv(8, filtres=3).make("x")
+
+
+def test_a_spec_prints_as_the_layer_would_be_written():
+    assert repr(conv(8, 3)) == "ConvNormAct(filters=8, kernel_size=3)"
+
+
+def test_rows_hold_data_only():
+    """No functions: what a row says can be read, compared, and printed."""
+    from keras_csp.models import darknet, densenet, hardnet, resnet
+
+    for module in (darknet, densenet, hardnet, resnet):
+        for row in vars(module).values():
+            if isinstance(row, Network):
+                _check_data(dataclasses.astuple(row))
+
+
+def _check_data(value):
+    if isinstance(value, Spec):
+        _check_data(tuple(value.arguments.values()))
+    elif isinstance(value, tuple):
+        for item in value:
+            _check_data(item)
+    else:
+        assert value is None or isinstance(
+            value, (int, float, str, bool, type, dict)
+        ), value
+
+
+def test_layer_names_are_those_of_the_stages():
+    row = SMALL["SmallCSPResNeXt"]
+    names = [layer.name for layer in row.layers()]
+    assert names == ["stem_1", "stem_2", "stage1", "stage2_down", "stage2"]
