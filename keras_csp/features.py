@@ -45,7 +45,7 @@ def feature_extractor(model, levels=("P3", "P4", "P5")):
             f"{', '.join(sorted(available))}. Received: levels={levels}"
         )
     return keras.Model(
-        model.inputs,
+        model.inputs[0],
         {level: available[level] for level in levels},
         name=f"{model.name}_features",
     )

@@ -27,6 +27,11 @@ from keras_csp.models.rows import (
 
 def randomize(layer):
     """Weights and statistics far from their defaults, from their paths."""
+    depthwise = {
+        id(inner.kernel)
+        for inner in layer._flatten_layers()
+        if isinstance(inner, keras.layers.DepthwiseConv2D)
+    }
     for variable in layer.variables:
         if "seed" in variable.path:
             continue
@@ -34,7 +39,8 @@ def randomize(layer):
         rng = np.random.default_rng(seed)
         kind = variable.path.rsplit("/", 1)[-1]
         if kind == "kernel":
-            scale = 1 / np.sqrt(np.prod(variable.shape[:-1]))
+            ends = 2 if id(variable) in depthwise else 3
+            scale = np.sqrt(2 / np.prod(variable.shape[:-1][:ends]))
             value = rng.normal(0, scale, variable.shape)
         elif kind in ("gamma", "moving_variance"):
             value = rng.uniform(0.5, 1.5, variable.shape)

@@ -26,10 +26,10 @@ def test_nested_specs_are_made_and_named_after_their_arguments():
 
 
 def test_unknown_arguments_fail_when_the_row_is_written():
-    with pytest.raises(TypeError, match="filtres"):
-        csp((conv(4),), gama=0.5).make("x")
-    with pytest.raises(TypeError):
-        conv(8, filtres=3).make("x")
+    with pytest.raises(TypeError, match="gama"):
+        csp((conv(4),), gama=0.5)
+    with pytest.raises(TypeError, match="kernel"):
+        conv(8, kernel=3)
 
 
 def test_a_spec_prints_as_the_layer_would_be_written():

@@ -21,34 +21,35 @@ class Elastic(Composite):
     """y = merge(F_full(x), upsample(F_half(pool(x)))).
 
     Args:
-        full, half: the two paths, each a layer or a list of layers; both must
-            keep the height and width.
+        full_path, half_path: the two paths, each a layer or a list of layers;
+            both must keep the height and width.
         merge: "concat" (default): each path reads one half of the channels
             and the results are concatenated, as in the CSPNet authors'
             "elastic" networks; "add": both paths read all channels and the
             results are added, as in the Elastic paper.
-        pool: 2x2 pooling before `half`: "max" (default), "average", or `None`
-            for two paths at full resolution (the smallest maps).
+        pool: 2x2 pooling before `half_path`: "max" (default), "average", or
+            `None` for two paths at full resolution (the smallest maps).
         interpolation: "nearest" (default) or "bilinear" up-sampling.
 
     A map of odd side is pooled rounding up, and cut after up-sampling.
     Shapes: height and width are kept. Source: arXiv 1812.05262, Fig. 2.
     """
 
-    layer_arguments = ("full", "half")
+    # Not `half`: on the PyTorch backend a layer has a method of that name.
+    layer_arguments = ("full_path", "half_path")
 
     def __init__(
         self,
-        full,
-        half,
+        full_path,
+        half_path,
         merge="concat",
         pool="max",
         interpolation="nearest",
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.full = as_layer("full", full)
-        self.half = as_layer("half", half)
+        self.full_path = as_layer("full_path", full_path)
+        self.half_path = as_layer("half_path", half_path)
         self.merge = check_choice("merge", merge, _MERGES)
         self.pool = check_choice("pool", pool, (None, "max", "average"))
         self.interpolation = check_choice(
@@ -70,12 +71,12 @@ class Elastic(Composite):
                 f"Layer {self.name!r} halves its input channels, so their "
                 f"number must be even. Received: {input_shape[-1]}"
             )
-        full = build(self.full, shape)
-        half = build(self.half, self._half_shape(shape))
+        full = build(self.full_path, shape)
+        half = build(self.half_path, self._half_shape(shape))
         if self.merge == "add" and full[-1] != half[-1]:
             raise ValueError(
-                '`full` and `half` must give as many channels for merge="add".'
-                f" Received: {full[-1]} and {half[-1]}"
+                "`full_path` and `half_path` must give as many channels for "
+                f'merge="add". Received: {full[-1]} and {half[-1]}'
             )
 
     def call(self, x):
@@ -83,26 +84,26 @@ class Elastic(Composite):
             full, half = ops.split(x, 2, axis=-1)
         else:
             full = half = x
-        full = self.full(full)
-        half = self._half_path(half)
+        full = self.full_path(full)
+        half = self._at_half_resolution(half)
         if self.merge == "concat":
             return ops.concatenate([full, half], axis=-1)
         return full + half
 
-    def _half_path(self, x):
+    def _at_half_resolution(self, x):
         if not self.pool:
-            return self.half(x)
+            return self.half_path(x)
         _, height, width, _ = ops.shape(x)
-        y = self._up(self.half(self._pool(x)))
+        y = self._up(self.half_path(self._pool(x)))
         if x.shape[1] is not None and x.shape[1:3] == y.shape[1:3]:
             return y
         return y[:, :height, :width, :]
 
     def compute_output_shape(self, input_shape):
         shape = self._path_shape(input_shape)
-        channels = output_shape(self.full, shape)[-1]
+        channels = output_shape(self.full_path, shape)[-1]
         if self.merge == "concat":
-            channels += output_shape(self.half, shape)[-1]
+            channels += output_shape(self.half_path, shape)[-1]
         return with_channels(input_shape, channels)
 
     def _path_shape(self, input_shape):

@@ -1,6 +1,7 @@
 """A row becomes a `keras.Model`: the contract of keras.applications, once."""
 
 import os
+import warnings
 
 import keras
 
@@ -130,7 +131,8 @@ def build_network(
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
     if input_tensor is not None:
-        inputs = keras.utils.get_source_inputs(input_tensor)
+        sources = keras.utils.get_source_inputs(input_tensor)
+        inputs = sources[0] if len(sources) == 1 else sources
     model = keras.Model(inputs, x, name=name or row.name.lower())
     if weights is not None:
         _load(model, weights)
@@ -270,7 +272,10 @@ def _check_weights(weights):
 
 def _load(model, path):
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            # Keras only warns where it leaves weights as initialised.
+            warnings.filterwarnings("error", message="Skipping nested")
+            model.load_weights(path)
     except Exception as error:
         summary = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(

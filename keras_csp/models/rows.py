@@ -46,7 +46,11 @@ def spec(layer, **fixed):
     def specify(*args, **kwargs):
         bound = signature.bind(None, *args, **{**fixed, **kwargs}).arguments
         bound.pop("self")
-        return Spec(layer, {**bound.pop("kwargs", {}), **bound})
+        if "kwargs" in bound:
+            raise TypeError(
+                f"{layer.__name__} has no argument {', '.join(bound['kwargs'])}"
+            )
+        return Spec(layer, bound)
 
     return functools.update_wrapper(specify, layer)
 
