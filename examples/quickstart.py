@@ -40,7 +40,15 @@ np.save(f"{folder}/reloaded.npy", model.predict(images, verbose=0))
 
 
 def train(model, data, epochs):
-    """Adam, its rate falling to zero along a cosine."""
+    """Small shifts, turns and zooms; Adam, its rate falling along a cosine."""
+    augment = keras.Sequential(
+        [
+            keras.layers.RandomTranslation(0.08, 0.08),
+            keras.layers.RandomRotation(0.03),
+            keras.layers.RandomZoom(0.1),
+        ]
+    )
+    images = data.train.map(lambda x, y: (augment(x, training=True), y))
     steps = epochs * len(data.train)
     rate = keras.optimizers.schedules.CosineDecay(2e-3, steps)
     model.compile(
@@ -49,7 +57,7 @@ def train(model, data, epochs):
         metrics=["accuracy"],
     )
     return model.fit(
-        data.train, validation_data=data.test, epochs=epochs
+        images.prefetch(2), validation_data=data.test, epochs=epochs
     ).history
 
 
@@ -67,8 +75,8 @@ def check_reload(model, images, folder):
 
 def draw(history, images, labels, predictions, data, path):
     """The training curve above sixteen test images, mistakes in red."""
-    figure = plt.figure(figsize=(9, 8), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(2, 3))
+    figure = plt.figure(figsize=(9, 6.5), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1))
     axes = top.subplots()
     epochs = range(1, len(history["accuracy"]) + 1)
     axes.plot(epochs, history["accuracy"], label="training")
@@ -145,7 +153,7 @@ def parse():
     )
     parser.add_argument("--size", type=int, help="side of the images, pixels")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="runs/quickstart", help="folder")
     return parser.parse_args()

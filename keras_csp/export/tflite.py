@@ -83,11 +83,16 @@ def _check_samples(model, samples):
 def _convert(model, shape):
     import tensorflow as tf
 
-    function = tf.function(
-        lambda x: model(x, training=False)
-    ).get_concrete_function(tf.TensorSpec((1, *shape), "float32"))
+    function = tf.function(lambda x: model(x, training=False))
+    concrete = function.get_concrete_function(
+        tf.TensorSpec((1, *shape), "float32")
+    )
+    # The converter reads values from TensorFlow's variables, held here: given
+    # the Keras model itself it writes variables without their values.
+    holder = tf.Module()
+    holder.held = [variable.value for variable in model.variables]
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [function], model
+        [concrete], holder
     )
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     try:

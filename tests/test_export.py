@@ -1,0 +1,105 @@
+"""TFLite and ONNX, run by their own runtimes beside the model."""
+
+import keras
+import numpy as np
+import pytest
+from support import SMALL, randomize
+
+from keras_csp.export import tflite as module
+from keras_csp.export import to_tflite
+from keras_csp.models.network import build_network
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow's job"
+)
+
+
+@pytest.fixture
+def samples(rng):
+    return rng.random((4, 64, 64, 3), dtype="float32")
+
+
+def small(name):
+    return randomize(
+        build_network(SMALL[name], classes=5, input_shape=(64, 64, 3))
+    )
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_tflite(name, samples, tmp_path):
+    model = small(name)
+    check = to_tflite(model, tmp_path / "new" / "model.tflite", samples)
+    assert check.path.stat().st_size == check.size > 1000
+    assert check.largest_difference < 1e-5
+    assert check.agreement == 1
+    # Independently of the check: the file itself, read again.
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(check.path))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(
+        interpreter.get_input_details()[0]["index"], samples[:1]
+    )
+    interpreter.invoke()
+    answer = interpreter.get_tensor(
+        interpreter.get_output_details()[0]["index"]
+    )
+    np.testing.assert_allclose(
+        answer, np.asarray(model(samples[:1])), atol=1e-5
+    )
+
+
+def test_grouped_convolution_is_one_builtin_operation(samples, tmp_path):
+    check = to_tflite(
+        small("SmallCSPResNeXt"), tmp_path / "model.tflite", samples
+    )
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(check.path))
+    names = {op["op_name"] for op in interpreter._get_ops_details()}
+    assert "CONV_2D" in names
+    assert not {name for name in names if name.startswith("Flex")}
+    assert "SPLIT" not in names  # groups were not taken apart
+
+
+@pytest.mark.parametrize("name", ["SmallCSPResNeXt", "SmallElastic"])
+def test_onnx(name, samples, tmp_path):
+    """Keras' own exporter; stock grouped convolutions do not survive it."""
+    pytest.importorskip("tf2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = small(name)
+    model(samples)  # Keras exports a model that has been called
+    path = tmp_path / "model.onnx"
+    model.export(path, format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    (answer,) = session.run(None, {session.get_inputs()[0].name: samples})
+    np.testing.assert_allclose(answer, np.asarray(model(samples)), atol=1e-5)
+
+
+def test_a_wrong_file_is_not_kept(samples, tmp_path, monkeypatch):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"the file from before")
+    run = module._run
+    monkeypatch.setattr(module, "_run", lambda *a: run(*a) + 0.01)
+    with pytest.raises(ValueError, match="differs from the model by"):
+        to_tflite(small("SmallMobile"), path, samples)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.tflite"]
+    assert path.read_bytes() == b"the file from before"
+
+
+def test_an_operation_that_tflite_lacks_is_named(tmp_path):
+    inputs = keras.Input((8,))
+    outputs = keras.layers.Lambda(keras.ops.erfinv)(inputs)
+    model = keras.Model(inputs, outputs)
+    with pytest.raises(ValueError, match=r"(?i)erfinv|ndtri") as caught:
+        to_tflite(model, tmp_path / "m.tflite", np.zeros((2, 8)) + 0.1)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "shape", [(64, 64, 3), (0, 64, 64, 3), (2, 32, 64, 3), (2, 64, 64, 1)]
+)
+def test_samples_must_fit(shape, tmp_path):
+    with pytest.raises(ValueError, match="samples"):
+        to_tflite(small("SmallMobile"), tmp_path / "m.tflite", np.zeros(shape))

@@ -1,0 +1,102 @@
+"""The main job, as a newcomer runs it."""
+
+import importlib.util
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "quickstart.py"
+
+
+@pytest.fixture(scope="module")
+def quickstart():
+    spec = importlib.util.spec_from_file_location("quickstart", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(quickstart, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["quickstart.py", *map(str, arguments)])
+    quickstart.main()
+
+
+def check_outputs(folder):
+    names = {path.name for path in folder.iterdir()}
+    assert {"model.keras", "model.tflite", "result.png"} <= names
+    assert (folder / "result.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "result.png").stat().st_size > 10_000
+
+
+def test_short_run(quickstart, monkeypatch, tmp_path, capsys):
+    run(
+        quickstart,
+        monkeypatch,
+        *("--model", "CSPDenseNetbReference", "--epochs", "1"),
+        *("--output", tmp_path / "out"),
+    )
+    check_outputs(tmp_path / "out")
+    out = capsys.readouterr().out
+    assert "1437 training and 360 test images of 10 classes" in out
+    assert "reloaded in a new process" in out
+    assert "agreement 100%" in out
+    assert re.search(r"test accuracy: [\d.]+ %", out)
+
+
+@pytest.mark.slow
+def test_default_reaches_97_percent_in_a_process_of_its_own(tmp_path):
+    answer = subprocess.run(
+        [sys.executable, SCRIPT],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    check_outputs(tmp_path / "runs" / "quickstart")
+    accuracy = re.search(r"test accuracy: ([\d.]+) %", answer.stdout)
+    assert float(accuracy[1]) >= 97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10/mini", "flowers5"])
+def test_real_folders(name, quickstart, monkeypatch, tmp_path, shared_data):
+    run(
+        quickstart,
+        monkeypatch,
+        *("--data", shared_data / "classification" / name),
+        *("--size", 32, "--epochs", 2, "--output", tmp_path),
+    )
+    check_outputs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere"], "does not exist: nowhere"),
+        (["--data", "."], "No class folders with images"),
+        (["--model", "CSPDensNet201"], "Did you mean CSPDenseNet201"),
+        (["--size", "16"], "at least 32x32"),
+        (["--data", "tfds:nothing_like_it"], "cannot be had"),
+    ],
+)
+def test_mistakes_are_one_clear_line(
+    quickstart, monkeypatch, tmp_path, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=re.escape(message)) as caught:
+        run(quickstart, monkeypatch, *arguments)
+    assert str(caught.value).startswith("quickstart: ")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_unreadable_image_is_named(quickstart, monkeypatch, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.jpg").write_bytes(b"\xff\xd8\xff broken")
+        (tmp_path / name / "y.jpg").write_bytes(b"\xff\xd8\xff broken")
+    with pytest.raises(SystemExit, match=r"Unreadable image .*/[xy]\.jpg"):
+        run(quickstart, monkeypatch, "--data", tmp_path)
