@@ -42,6 +42,13 @@ def test_cio_of_figure_8(name, millions):
     assert f"{keras_csp.count(model).cio / 1e6:.1f}" == str(millions)
 
 
+def test_cio_of_hardnet_138s():
+    """HarDNet's paper counts convolutions alone, at 224: 19.6 M (Table 4)."""
+    counted = keras_csp.count(keras_csp.HarDNet138s())
+    cio = sum(layer.cio for layer in counted.layers if layer.kind == "Conv2D")
+    assert f"{cio / 1e6:.1f}" == "19.6"
+
+
 @pytest.mark.parametrize("row", SMALL.values(), ids=SMALL)
 def test_torch_params_are_all_trainable_weights(row):
     model = build_network(row)

@@ -166,7 +166,10 @@ def _cut(path):
     [
         (lambda path: path / "missing", "does not exist: .*missing"),
         (lambda path: path / "dark" / "0.png", r"does not exist: .*0\.png"),
-        (lambda path: _empty(path / "empty"), "No class folders.*empty"),
+        (
+            lambda path: _empty(path / "empty"),
+            "empty is not a folder with one folder",
+        ),
         (lambda path: _one_class(path / "one"), "has one class, 'only'"),
         (lambda path: _broken(path, b"not an image"), r"Unreadable.*bad\.png"),
         (lambda path: _broken(path, b""), r"Unreadable.*bad\.png"),

@@ -147,6 +147,8 @@ folder = sys.argv[1]
 for name, row in SMALL.items():
     x = np.load(f"{folder}/{name}.npy")
     whole = keras.saving.load_model(f"{folder}/{name}.keras")
+    again = build_network(row, classes=5, weights=f"{folder}/{name}.keras")
+    assert (np.asarray(again(x)) == np.asarray(whole(x))).all()
     weighted = build_network(
         row, classes=5, weights=f"{folder}/{name}.weights.h5")
     features = build_network(
@@ -289,6 +291,14 @@ def test_channels_first_is_refused_clearly():
             build_network(SMALL["SmallMobile"])
     finally:
         keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [("CSPResNet50", "gamma"), ("CSPPeleeNet", "gama")]
+)
+def test_unknown_arguments_are_refused(name, argument):
+    with pytest.raises(TypeError, match=rf"{name}\(\) has no .*'{argument}'"):
+        keras_csp.get_factory(name)(**{argument: 0.5})
 
 
 def test_unknown_factory_names_the_closest():

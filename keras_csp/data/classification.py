@@ -129,9 +129,10 @@ def _read(path, options):
     try:
         return keras.utils.image_dataset_from_directory(path, **options)
     except ValueError as error:
+        summary = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"No class folders with images in {path}: it must hold one folder "
-            "of JPEG, PNG, BMP or GIF files for each class"
+            f"{path} is not a folder with one folder of JPEG, PNG, BMP or GIF "
+            f"images for each class: {summary}"
         ) from error
 
 

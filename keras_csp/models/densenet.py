@@ -7,11 +7,11 @@ are small and have Darknet's order, convolution first.
 
 from keras_csp.models.network import factory
 from keras_csp.models.rows import (
+    TORCH_STEM,
     Network,
     Stage,
     average_pool,
     bare_conv,
-    chain,
     conv,
     csp,
     dense_block,
@@ -19,14 +19,8 @@ from keras_csp.models.rows import (
     max_pool,
     norm_act,
     preactivated,
-    zero_pad,
 )
 
-_STEM = (
-    conv(64, 7, 2, activation="relu"),
-    # Zeros are neutral: a ReLU comes before.
-    chain((zero_pad(1), max_pool(3, 2, padding="valid"))),
-)
 _HEAD = (norm_act("relu"),)
 _HALVE = (average_pool(2),)
 
@@ -51,7 +45,7 @@ def _densenet(name, evidence, blocks, widths):
     return Network(
         name=name,
         evidence=evidence,
-        stem=_STEM,
+        stem=TORCH_STEM,
         stages=(
             Stage(blocks=(first, preactivated(widths[0]))),
             *(
@@ -125,7 +119,7 @@ CSP_DENSENET_201 = Network(
         "BFLOPs only. Known: DenseNet-201 with CSP stages. Inferred: the "
         "blocks, that half of the channels cross, and the transitions' widths."
     ),
-    stem=_STEM,
+    stem=TORCH_STEM,
     stages=tuple(
         _csp_stages(
             blocks=(_dense(6), _dense(12), _dense(48), _dense(32)),
@@ -145,7 +139,7 @@ CSP_DENSENET_201_ELASTIC = Network(
         "the blocks, that half of the channels cross, and the transitions' "
         "widths, by another rule than CSPDenseNet-201's."
     ),
-    stem=_STEM,
+    stem=TORCH_STEM,
     stages=tuple(
         _csp_stages(
             blocks=(

@@ -9,17 +9,15 @@ import math
 from keras_csp.layers.dense import gathered, harmonic_links
 from keras_csp.models.network import factory
 from keras_csp.models.rows import (
+    TORCH_STEM,
     Network,
     Stage,
     average_pool,
-    chain,
-    conv,
     dense_block,
     max_pool,
     norm_act,
     parallel,
     preactivated,
-    zero_pad,
 )
 
 _GROWTH = 30
@@ -81,11 +79,7 @@ HARDNET_138S = Network(
         "code of this family is public. The multiplier 1.6 and the rounding "
         "of widths to even numbers are read, not printed."
     ),
-    stem=(
-        conv(64, 7, 2, activation="relu"),
-        # Zeros are neutral: a ReLU comes before.
-        chain((zero_pad(1), max_pool(3, 2, padding="valid"))),
-    ),
+    stem=TORCH_STEM,
     stages=tuple(_stages(64, ((8,), (16,), (16, 16, 16), (16, 16)))),
     head=(norm_act("relu"),),
 )

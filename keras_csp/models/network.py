@@ -1,5 +1,7 @@
 """A row becomes a `keras.Model`: the contract of keras.applications, once."""
 
+import difflib
+import inspect
 import os
 import warnings
 
@@ -42,8 +44,15 @@ Raises:
 _FACTORIES = {}
 
 
-def factory(row):
-    """The function that builds `row`; it is registered by the row's name."""
+def factory(row, variants=None):
+    """The function that builds `row`; it is registered by the row's name.
+
+    Args:
+        row: a `rows.Network`.
+        variants: a function from keyword arguments to rows; the factory takes
+            them after those of the contract, and its docstring ends in the
+            function's.
+    """
 
     def build(
         include_top=True,
@@ -54,30 +63,44 @@ def factory(row):
         classes=1000,
         classifier_activation="softmax",
         name=None,
+        **variant,
     ):
+        known = build.__signature__.parameters
+        for argument in variant:
+            if argument not in known:
+                raise TypeError(
+                    f"{row.name}() has no argument {argument!r}; it has "
+                    + ", ".join(known)
+                )
         return build_network(
-            row,
-            include_top=include_top,
-            weights=weights,
-            input_tensor=input_tensor,
-            input_shape=input_shape,
-            pooling=pooling,
-            classes=classes,
-            classifier_activation=classifier_activation,
-            name=name,
+            variants(**variant) if variants else row,
+            include_top,
+            weights,
+            input_tensor,
+            input_shape,
+            pooling,
+            classes,
+            classifier_activation,
+            name,
         )
 
+    _describe(build, row, variants)
+    _FACTORIES[row.name] = build
+    return build
+
+
+def _describe(build, row, variants):
+    """Name, documentation and signature, those of `variants` included."""
     build.__name__ = build.__qualname__ = row.name
     build.__doc__ = (
         f"{row.name}, {row.input_size}x{row.input_size}.\n\n"
         f"{row.evidence}\n{CONTRACT}"
     )
-    return register(build)
-
-
-def register(build):
-    _FACTORIES[build.__name__] = build
-    return build
+    *contract, _ = inspect.signature(build).parameters.values()
+    if variants:
+        build.__doc__ += f"\n{inspect.getdoc(variants)}\n"
+        contract += inspect.signature(variants).parameters.values()
+    build.__signature__ = inspect.Signature(contract)
 
 
 def list_models():
@@ -93,8 +116,6 @@ def get_factory(name):
     """
     if name in _FACTORIES:
         return _FACTORIES[name]
-    import difflib
-
     lower = {known.lower(): known for known in _FACTORIES}
     close = difflib.get_close_matches(str(name).lower(), lower, n=3)
     hint = ", ".join(lower[match] for match in close)

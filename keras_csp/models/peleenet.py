@@ -6,7 +6,7 @@ stages have 3, 4, 8 and 6 of them and are 128, 256, 512 and 704 wide.
 
 from keras_csp.layers.composite import check_choice
 from keras_csp.layers.csp_stage import FUSIONS
-from keras_csp.models.network import CONTRACT, build_network, factory, register
+from keras_csp.models.network import factory
 from keras_csp.models.rows import (
     Network,
     Stage,
@@ -74,7 +74,12 @@ _CSP_EVIDENCE = (
 
 
 def csp_peleenet(gamma=0.5, fusion="csp"):
-    """The row of Table 1 with this `gamma` and `fusion`."""
+    """The nine networks of Table 1.
+
+    gamma: the share of the channels that crosses a stage: 0.25, 0.5 (default)
+        or 0.75.
+    fusion: Fig. 3: "csp" (default), "first" or "last".
+    """
     check_choice("gamma", gamma, GAMMAS)
     check_choice("fusion", fusion, FUSIONS)
     stage = _fusion_first_stage if fusion == "first" else _fusion_last_stage
@@ -170,43 +175,7 @@ CSP_PELEENETB_REFERENCE = _reference(
 )
 
 PeleeNet = factory(PELEENET)
+CSPPeleeNet = factory(csp_peleenet(), variants=csp_peleenet)
 SparsePeleeNet = factory(SPARSE_PELEENET)
 CSPPeleeNetReference = factory(CSP_PELEENET_REFERENCE)
 CSPPeleeNetbReference = factory(CSP_PELEENETB_REFERENCE)
-
-
-def CSPPeleeNet(
-    include_top=True,
-    weights=None,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name=None,
-    gamma=0.5,
-    fusion="csp",
-):
-    return build_network(
-        csp_peleenet(gamma, fusion),
-        include_top=include_top,
-        weights=weights,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        name=name,
-    )
-
-
-CSPPeleeNet.__doc__ = f"""CSPPeleeNet, and the nine networks of Table 1.
-
-{_CSP_EVIDENCE}
-{CONTRACT}
-
-    gamma: the share of the channels that crosses a stage: 0.25, 0.5 (default)
-        or 0.75.
-    fusion: Fig. 3: "csp" (default), "first" or "last".
-"""
-register(CSPPeleeNet)

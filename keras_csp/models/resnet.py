@@ -6,9 +6,9 @@ activations, a 2x2 pooling in the stem and shortcuts without weights.
 
 from keras_csp.models.network import factory
 from keras_csp.models.rows import (
+    TORCH_STEM,
     Network,
     Stage,
-    chain,
     conv,
     csp,
     elastic,
@@ -16,15 +16,9 @@ from keras_csp.models.rows import (
     max_pool,
     res2_conv,
     residual,
-    zero_pad,
 )
 
 _DARKNET_STEM = (conv(64, 7, 2), max_pool(2))
-_TORCH_STEM = (
-    conv(64, 7, 2, activation="relu"),
-    # Zeros are neutral: a ReLU comes before.
-    chain((zero_pad(1), max_pool(3, 2, padding="valid"))),
-)
 
 
 def _basic(width, strides=1):
@@ -280,7 +274,7 @@ RESNET_152 = Network(
         "The published BFLOPs are twice the 11.3 of the ResNet paper, whose "
         "stride is in the first 1x1."
     ),
-    stem=_TORCH_STEM,
+    stem=TORCH_STEM,
     stages=(
         _torch_stage(64, 256, 3, strides=1),
         _torch_stage(128, 512, 8),
@@ -296,7 +290,7 @@ RES2NEXT_50 = Network(
         "scales. It has 24.67 million parameters; the published 24.27 is the "
         "number in the Res2Net paper."
     ),
-    stem=_TORCH_STEM,
+    stem=TORCH_STEM,
     stages=(
         _res2next_stage(128, 256, 3, strides=1),
         _res2next_stage(256, 512, 4),

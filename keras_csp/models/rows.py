@@ -72,6 +72,13 @@ zero_pad = spec(keras_layers.ZeroPadding2D)
 max_pool = spec(keras_layers.MaxPooling2D, padding="same")
 average_pool = spec(keras_layers.AveragePooling2D, padding="same")
 
+# The stem of PyTorch's ResNets and DenseNets. Zeros around the pooling are
+# neutral: a ReLU comes before.
+TORCH_STEM = (
+    conv(64, 7, 2, activation="relu"),
+    chain((zero_pad(1), max_pool(3, 2, padding="valid"))),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
