@@ -16,6 +16,12 @@ def _fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_memory():
+    """Once a module: collecting garbage takes longer than most tests."""
+    yield
     keras.utils.clear_session()
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -12,11 +13,11 @@ import pytest
 GOLDEN = pathlib.Path(__file__).with_name("golden")
 OUTPUTS = json.loads((GOLDEN / "outputs.json").read_text())
 QUICK = [name for name in OUTPUTS if name.startswith("Small")] + [
-    "CSPDarkNet53",
     "CSPMobileNetV2",
-    "CSPPeleeNet",
-    "CSPResNeXt50Elastic",
+    "CSPResNeXt50",
 ]
+# JAX compiles each operation; none is run often enough to be optimised.
+QUICK_JAX = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 INSTALLED = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 backends = pytest.mark.parametrize("backend", INSTALLED)
@@ -33,11 +34,14 @@ def compare(backend, names, tmp_path, **environment):
 
 
 def run(backend, names, path, environment):
-    import os
-
     answer = subprocess.run(
         [sys.executable, GOLDEN / "make_outputs.py", path, *names],
-        env={**os.environ, "KERAS_BACKEND": backend, **environment},
+        env={
+            **os.environ,
+            **QUICK_JAX,
+            "KERAS_BACKEND": backend,
+            **environment,
+        },
         capture_output=True,
         text=True,
         check=False,
