@@ -140,6 +140,12 @@ def main():
     )
 
 
+def positive(text):
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"not a positive number: {text!r}")
+    return int(text)
+
+
 def parse():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -154,9 +160,11 @@ def parse():
         default="CSPPeleeNet",
         help="any of keras_csp.list_models(); default CSPPeleeNet",
     )
-    parser.add_argument("--size", type=int, help="side of the images, pixels")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument(
+        "--size", type=positive, help="side of the images, pixels"
+    )
+    parser.add_argument("--epochs", type=positive, default=10)
+    parser.add_argument("--batch", type=positive, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="runs/quickstart", help="folder")
     return parser.parse_args()

@@ -196,7 +196,13 @@ def test_mixed_precision(rng):
         ),
         (
             lambda b: CSPStage(ConvNormAct(4, 3, 2)).build((None, 8, 8, 4)),
-            r"\(8, 8\) to \(4, 4\)",
+            r"\(4, 4\) and \(8, 8\)",
+        ),
+        (
+            lambda b: CSPStage(
+                b, partial_transition=Transition(pool="max")
+            ).build((None, 8, 8, 4)),
+            r"\(4, 4\) and \(8, 8\)",
         ),
     ],
 )

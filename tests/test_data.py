@@ -131,7 +131,7 @@ def test_tfds(tmp_path, monkeypatch, splits):
 
 def test_tfds_detection_set_is_refused(monkeypatch, shared_data):
     use_tfds_folder(monkeypatch, shared_data / "tfds")
-    with pytest.raises(ValueError, match="'bccd' has no image and label"):
+    with pytest.raises(ValueError, match="'bccd' has no image and class label"):
         load_classification("tfds:bccd")
 
 

@@ -101,6 +101,10 @@ def test_configuration_round_trip(rng, layer):
         (lambda: DenseBlock(None), "layers=None"),
         (lambda: DenseBlock([ConvNormAct(2)], links="all"), "links='all'"),
         (lambda: DenseBlock(2 * [ConvNormAct(2)]), "more than once"),
+        (
+            lambda: DenseBlock([ConvNormAct(2, 3, 2)]).build((None, 8, 8, 3)),
+            r"D_1.*\(4, 4\) and \(8, 8\)",
+        ),
         (lambda: TwoWayDenseLayer(5, 4), "growth=5"),
         (lambda: TwoWayDenseLayer(4, 0), "bottleneck=0"),
     ],

@@ -106,6 +106,15 @@ def test_bad_arguments_are_quoted(options, message):
         Elastic(ConvNormAct(2), ConvNormAct(2), **options)
 
 
+def test_paths_must_keep_the_size():
+    for paths in (
+        (ConvNormAct(2, 3, 2), ConvNormAct(2)),
+        (ConvNormAct(2), ConvNormAct(2, 3, 2)),
+    ):
+        with pytest.raises(ValueError, match=r"\((4|2), (4|2)\) and"):
+            Elastic(*paths).build((1, 8, 8, 4))
+
+
 def test_channels_that_do_not_fit():
     with pytest.raises(ValueError, match=r"even\. Received: 3"):
         Elastic(ConvNormAct(2), ConvNormAct(2)).build((1, 4, 4, 3))

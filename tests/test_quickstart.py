@@ -93,6 +93,13 @@ def test_mistakes_are_one_clear_line(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("option", ["--size", "--epochs", "--batch"])
+def test_numbers_must_be_positive(quickstart, monkeypatch, capsys, option):
+    with pytest.raises(SystemExit):
+        run(quickstart, monkeypatch, option, "0")
+    assert "not a positive number: '0'" in capsys.readouterr().err
+
+
 def test_unreadable_image_is_named(quickstart, monkeypatch, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -124,6 +124,12 @@ def test_configuration_round_trip(rng, layer):
             lambda: ResidualBlock(ConvNormAct(4), shortcut="none"),
             "shortcut='none'",
         ),
+        (
+            lambda: ResidualBlock(keras.layers.Conv2D(3, 3)).build(
+                (None, 8, 8, 3)
+            ),
+            "64x64 to 62x62",
+        ),
         (lambda: Res2Conv(6, scales=4), "scales=4, filters=6"),
         (lambda: Res2Conv(8, strides=2), "strides=2, entry=False"),
         (lambda: Res2Conv(8).build((None, 8, 8, 4)), "Received: 4"),

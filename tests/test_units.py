@@ -4,7 +4,7 @@ import pytest
 import reference
 from support import randomize, reload_config, unit_weights
 
-from keras_csp.layers import ConvNormAct, NormAct, Transition
+from keras_csp.layers import ConvNormAct, NormAct, Parallel, Transition
 
 
 @pytest.mark.parametrize("side", [7, 8])
@@ -105,6 +105,12 @@ def test_configuration_round_trip(rng, layer):
         (lambda: ConvNormAct(4, activation="leeky"), "'leeky'"),
         (lambda: ConvNormAct(4, groups=2).build((None, 8, 8, 3)), "3 channels"),
         (lambda: Transition(pool="min"), "pool='min'"),
+        (
+            lambda: Parallel([ConvNormAct(2), ConvNormAct(2, 3, 2)]).build(
+                (None, 8, 8, 2)
+            ),
+            r"\(4, 4\) and \(8, 8\)",
+        ),
     ],
 )
 def test_bad_arguments_are_quoted(make, message):

@@ -175,9 +175,9 @@ def _scaled(dataset):
 def _tfds(name, image_size, batch_size, seed):
     builder = _tfds_builder(name)
     features = builder.info.features
-    if not {"image", "label"} <= set(features):
+    if not hasattr(features.get("label"), "names") or "image" not in features:
         raise ValueError(
-            f"The TFDS set {name!r} has no image and label to classify; its "
+            f"The TFDS set {name!r} has no image and class label; its "
             f"features are {', '.join(sorted(features))}"
         )
     splits = builder.info.splits

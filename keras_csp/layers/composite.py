@@ -1,5 +1,7 @@
 """Layers made of layers: how they are built, named, checked and serialised."""
 
+import numbers
+
 import keras
 from keras import ops
 
@@ -82,8 +84,9 @@ class Parallel(Composite):
         self.paths = layer_list("paths", paths)
 
     def build(self, input_shape):
-        for path in self.paths:
-            build(path, input_shape)
+        first, *rest = [build(path, input_shape) for path in self.paths]
+        for shape in rest:
+            check_same_sides(self, "every path", shape, "the first", first)
 
     def call(self, x):
         return ops.concatenate([path(x) for path in self.paths], axis=-1)
@@ -177,9 +180,20 @@ def check_choice(argument, value, choices):
 
 
 def check_positive(argument, value):
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 1:
         raise ValueError(
             f"`{argument}` must be a positive integer. Received: "
             f"{argument}={value!r}"
         )
-    return value
+    return int(value)
+
+
+def check_same_sides(layer, what, shape, other_what, other):
+    """Raises unless both shapes have the same height and width."""
+    if tuple(shape[1:3]) != tuple(other[1:3]):
+        raise ValueError(
+            f"In layer {layer.name!r}, {what} must have the height and width "
+            f"of {other_what}. Received: {tuple(shape[1:3])} and "
+            f"{tuple(other[1:3])}"
+        )

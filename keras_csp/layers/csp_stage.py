@@ -15,6 +15,7 @@ from keras_csp.layers.composite import (
     build,
     build_chain,
     check_choice,
+    check_same_sides,
     layer_list,
     output_shape,
     with_channels,
@@ -116,14 +117,10 @@ class CSPStage(Composite):
         self._branches = self._make_branches(input_shape[-1])
         crossing, inner = self._split_shapes(input_shape, build)
         result = build_chain(self.blocks, inner)
-        if result[1:3] != inner[1:3]:
-            raise ValueError(
-                "`blocks` must keep the height and width, so that x0' can be "
-                f"concatenated. Received: blocks of {self.name!r} that map "
-                f"{inner[1:3]} to {result[1:3]}"
-            )
+        check_same_sides(self, "F(x0'')", result, "x0''", inner)
         if self.partial_transition is not None:
             result = build(self.partial_transition, result)
+        check_same_sides(self, "T(F(x0''))", result, "x0'", crossing)
         if self.transition is not None:
             build(
                 self.transition,

@@ -10,6 +10,7 @@ from keras_csp.layers.composite import (
     build,
     check_choice,
     check_positive,
+    check_same_sides,
     layer_list,
     with_channels,
 )
@@ -76,6 +77,7 @@ class DenseBlock(Composite):
         self._widths = [input_shape[-1]]
         for k, layer in enumerate(self.layers, 1):
             shape = build(layer, self._shape(LINKS[self.links](k), input_shape))
+            check_same_sides(self, f"D_{k}'s output", shape, "x0", input_shape)
             self._widths.append(shape[-1])
 
     def call(self, x):

@@ -8,6 +8,7 @@ from keras_csp.layers.composite import (
     as_layer,
     build,
     check_choice,
+    check_same_sides,
     output_shape,
     with_channels,
 )
@@ -72,7 +73,14 @@ class Elastic(Composite):
                 f"number must be even. Received: {input_shape[-1]}"
             )
         full = build(self.full_path, shape)
-        half = build(self.half_path, self._half_shape(shape))
+        half_shape = self._half_shape(shape)
+        half = build(self.half_path, half_shape)
+        check_same_sides(
+            self, "the full path's output", full, "its input", shape
+        )
+        check_same_sides(
+            self, "the half path's output", half, "its input", half_shape
+        )
         if self.merge == "add" and full[-1] != half[-1]:
             raise ValueError(
                 "`full_path` and `half_path` must give as many channels for "

@@ -75,8 +75,17 @@ class ResidualBlock(Composite):
 
     def _find_strides(self, input_shape):
         """How far R_k shrinks a map, asked of a size that divides well."""
-        probe = (input_shape[0], 64, 64, input_shape[-1])
-        return 64 // output_shape(self.layers, probe)[1]
+        side = 64
+        probe = (input_shape[0], side, side, input_shape[-1])
+        shrunk = output_shape(self.layers, probe)[1:3]
+        strides = max(1, side // shrunk[0])
+        if shrunk != (side // strides,) * 2:
+            raise ValueError(
+                f"The layers of {self.name!r} must keep the height and width, "
+                "or divide both alike, for the input to be added. Received: "
+                f"layers that map {side}x{side} to {shrunk[0]}x{shrunk[1]}"
+            )
+        return strides
 
     def call(self, x):
         residual = self.layers(x)
