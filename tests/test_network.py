@@ -201,6 +201,17 @@ def test_truncated_weights_are_refused(tmp_path):
         build_network(SMALL["SmallMobile"], classes=5, weights=path)
 
 
+def test_weights_with_a_part_missing_are_refused(tmp_path):
+    import h5py
+
+    path = tmp_path / "part.weights.h5"
+    build_network(SMALL["SmallMobile"], classes=5).save_weights(path)
+    with h5py.File(path, "r+") as file:
+        del file["layers/csp_stage/blocks"]
+    with pytest.raises(ValueError, match=r"part\.weights\.h5.*not fit"):
+        build_network(SMALL["SmallMobile"], classes=5, weights=path)
+
+
 @small
 def test_every_trainable_weight_gets_a_gradient(row, rng):
     if keras.backend.backend() != "tensorflow":

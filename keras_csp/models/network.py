@@ -3,7 +3,6 @@
 import difflib
 import inspect
 import os
-import warnings
 
 import keras
 
@@ -293,10 +292,7 @@ def _check_weights(weights):
 
 def _load(model, path):
     try:
-        with warnings.catch_warnings():
-            # Keras only warns where it leaves weights as initialised.
-            warnings.filterwarnings("error", message="Skipping nested")
-            model.load_weights(path)
+        model.load_weights(path)
     except Exception as error:
         summary = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
