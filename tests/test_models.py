@@ -5,7 +5,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-from support import randomize
+from support import randomize, run_python
 
 import keras_csp
 from keras_csp.layers import ConvNormAct, ResidualBlock
@@ -108,6 +108,36 @@ def test_every_weight_of_every_network_is_trained(name, rng):
         assert gradient is not None, weight.path
         assert np.isfinite(gradient).all(), weight.path
         assert np.abs(gradient).max() > 0, weight.path
+
+
+RELOAD = """
+import sys
+import keras_csp, keras, numpy as np
+folder, name = sys.argv[1:]
+x = np.load(f"{folder}/x.npy")
+whole = keras.saving.load_model(f"{folder}/m.keras")
+features = keras_csp.get_factory(name)(
+    include_top=False, pooling="avg", weights=f"{folder}/m.weights.h5")
+np.savez(f"{folder}/y.npz", whole=whole(x), features=features(x))
+"""
+
+
+@pytest.mark.slow
+@every(["CSPResNeXt50", "CSPDenseNet201", "HarDNet138s", "Res2NeXt50"])
+def test_full_networks_come_back_in_a_new_process(name, tmp_path, rng):
+    model = keras_csp.get_factory(name)(input_shape=(64, 64, 3), classes=5)
+    randomize(model)
+    x = rng.random((2, 64, 64, 3), dtype="float32")
+    np.save(tmp_path / "x.npy", x)
+    model.save(tmp_path / "m.keras")
+    model.save_weights(tmp_path / "m.weights.h5")
+    run_python(RELOAD, tmp_path, name)
+    answer = np.load(tmp_path / "y.npz")
+    np.testing.assert_array_equal(answer["whole"], np.asarray(model(x)))
+    pooled = keras.Model(model.input, model.get_layer("avg_pool").output)
+    np.testing.assert_allclose(
+        answer["features"], np.asarray(pooled(x)), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.slow
