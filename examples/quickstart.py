@@ -85,6 +85,7 @@ def draw(history, images, labels, predictions, data, path):
     axes.plot(epochs, history["accuracy"], label="training")
     axes.plot(epochs, history["val_accuracy"], label="test", marker="o")
     axes.set(xlabel="epoch", ylabel="accuracy")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
     for panel, image, label, prediction in zip(
@@ -92,9 +93,11 @@ def draw(history, images, labels, predictions, data, path):
     ):
         panel.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)
         best = prediction.argmax()
+        name, wrong = data.class_names[best], best != label
         panel.set_title(
-            f"{data.class_names[best]}\n{prediction[best]:.0%}",
-            color="black" if best == label else "red",
+            f"{name} {prediction[best]:.0%}\n"
+            + (f"is {data.class_names[label]}" if wrong else ""),
+            color="red" if wrong else "black",
             fontsize=9,
         )
     for panel in bottom.axes:

@@ -108,7 +108,7 @@ def _folder(path, image_size, batch_size, seed):
     )
     if (path / "train").is_dir() and test_path:
         train = _read(path / "train", options)
-        test = _read(test_path, {**options, "shuffle": False})
+        test = _read(test_path, options)
     else:
         train, test = _read(
             path,
