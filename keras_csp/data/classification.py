@@ -175,7 +175,8 @@ def _scaled(dataset):
 def _tfds(name, image_size, batch_size, seed):
     builder = _tfds_builder(name)
     features = builder.info.features
-    if not hasattr(features.get("label"), "names") or "image" not in features:
+    labelled = {"image", "label"} <= set(features)
+    if not labelled or not hasattr(features["label"], "names"):
         raise ValueError(
             f"The TFDS set {name!r} has no image and class label; its "
             f"features are {', '.join(sorted(features))}"
