@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 _HELD_OUT = 0.2  # of a set that comes without a test split
-_TEST_FOLDERS = ("test", "val", "validation")
+_TEST_SPLITS = ("test", "val", "validation")
 _SHUFFLE_BUFFER = 10_000
 
 
@@ -104,7 +104,7 @@ def _folder(path, image_size, batch_size, seed):
         "verbose": False,
     }
     test_path = next(
-        (path / name for name in _TEST_FOLDERS if (path / name).is_dir()), None
+        (path / name for name in _TEST_SPLITS if (path / name).is_dir()), None
     )
     if (path / "train").is_dir() and test_path:
         train = _read(path / "train", options)
@@ -182,7 +182,7 @@ def _tfds(name, image_size, batch_size, seed):
             f"features are {', '.join(sorted(features))}"
         )
     splits = builder.info.splits
-    test = next((s for s in (*_TEST_FOLDERS, "validation") if s in splits), "")
+    test = next((s for s in _TEST_SPLITS if s in splits), "")
     kept = round(100 * (1 - _HELD_OUT))
     train_split = "train" if test else f"train[:{kept}%]"
     test_split = test or f"train[{kept}%:]"
