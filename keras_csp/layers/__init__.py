@@ -1,24 +1,29 @@
 """Keras layers of Cross Stage Partial Networks; all are channels-last."""
 
+from keras_csp.layers.attention import SqueezeExcitation
 from keras_csp.layers.composite import Chain, Parallel
 from keras_csp.layers.csp_stage import CSPStage
 from keras_csp.layers.dense import DenseBlock, TwoWayDenseLayer
 from keras_csp.layers.elastic import Elastic
 from keras_csp.layers.grouped_convolution import GroupedConv2D
+from keras_csp.layers.pooling import BorderedMaxPooling2D, Maxout
 from keras_csp.layers.residual import Res2Conv, ResidualBlock
 from keras_csp.layers.units import ConvNormAct, NormAct, Transition
 
 __all__ = [
+    "BorderedMaxPooling2D",
     "CSPStage",
     "Chain",
     "ConvNormAct",
     "DenseBlock",
     "Elastic",
     "GroupedConv2D",
+    "Maxout",
     "NormAct",
     "Parallel",
     "Res2Conv",
     "ResidualBlock",
+    "SqueezeExcitation",
     "Transition",
     "TwoWayDenseLayer",
 ]

@@ -4,6 +4,7 @@ All are channels-last: `(batch, height, width, channels)`.
 """
 
 import keras
+import numpy as np
 
 from keras_csp.layers.composite import (
     Sequence,
@@ -13,20 +14,22 @@ from keras_csp.layers.composite import (
 )
 from keras_csp.layers.grouped_convolution import GroupedConv2D
 
-# Darknet's `leaky`. keras.activations.leaky_relu has a slope of 0.2.
-LEAKY_SLOPE = 0.1
+# Slopes below zero: Darknet's `leaky` and PyTorch's nn.LeakyReLU. The slope of
+# keras.activations.leaky_relu is neither, 0.2.
+LEAKY_SLOPES = {"leaky": 0.1, "torch_leaky": 0.01}
 
 
 def activation_layer(activation, name, dtype):
-    """`activation` as a layer: "leaky" is Darknet's, the rest are Keras'."""
-    if activation == "leaky":
-        return keras.layers.LeakyReLU(LEAKY_SLOPE, name=name, dtype=dtype)
+    """`activation` as a layer: the two leaky ones here, the rest Keras'."""
+    if isinstance(activation, str) and activation in LEAKY_SLOPES:
+        slope = LEAKY_SLOPES[activation]
+        return keras.layers.LeakyReLU(slope, name=name, dtype=dtype)
     try:
         return keras.layers.Activation(activation, name=name, dtype=dtype)
     except ValueError as error:
         raise ValueError(
-            '`activation` must be "leaky" (slope 0.1), None, or what '
-            "keras.activations.get accepts. Received: "
+            '`activation` must be "leaky" (slope 0.1), "torch_leaky" (0.01), '
+            "None, or what keras.activations.get accepts. Received: "
             f"activation={activation!r}"
         ) from error
 
@@ -43,8 +46,8 @@ class NormAct(Sequence):
     """y = activation(batch_norm(x)), the shape of x.
 
     Args:
-        activation: "leaky" (slope 0.1, the default), `None`, or anything
-            `keras.activations.get` accepts.
+        activation: "leaky" (slope 0.1, the default), "torch_leaky" (0.01),
+            `None`, or anything `keras.activations.get` accepts.
     """
 
     def __init__(self, activation="leaky", **kwargs):
@@ -68,18 +71,24 @@ class ConvNormAct(Sequence):
 
     Args:
         filters: output channels.
-        kernel_size: side of the square kernel, odd. Default 1.
-        strides: 1 (default) or more. The padding is symmetric,
-            `kernel_size // 2` on each side, as in Darknet and PyTorch, so a
-            map of side n gives one of side ceil(n / strides).
+        kernel_size: side k of the square kernel. Default 1.
+        strides: s, 1 (default) or more.
         groups: groups of the convolution; it must divide the input channels
             and `filters`. As many groups as input channels make it depthwise.
-        activation: "leaky" (slope 0.1, the default), `None` for linear, or
-            anything `keras.activations.get` accepts.
+        activation: "leaky" (Darknet's, slope 0.1, the default), "torch_leaky"
+            (PyTorch's, slope 0.01), `None` for linear, or anything
+            `keras.activations.get` accepts.
         preactivation: normalise and activate before the convolution
             (DenseNet's order) instead of after it. Default False.
+        padding: p, zeros on each of the four sides, as in Darknet and
+            PyTorch. Default `kernel_size // 2`, for which a map of side n
+            gives one of side ceil(n / s); a kernel of even size has no such
+            default.
+        normalize: False leaves out the batch normalisation; the convolution
+            then has a bias. Default True.
 
-    Shapes: `(batch, h, w, c)` to `(batch, ceil(h/s), ceil(w/s), filters)`.
+    Shapes: `(batch, h, w, c)` to `(batch, h', w', filters)` with
+    h' = (h + 2p - k) // s + 1.
     Raises ValueError for arguments out of range, and at build for channels
     that `groups` does not divide.
     """
@@ -92,6 +101,8 @@ class ConvNormAct(Sequence):
         groups=1,
         activation="leaky",
         preactivation=False,
+        padding=None,
+        normalize=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -101,11 +112,8 @@ class ConvNormAct(Sequence):
         self.groups = check_positive("groups", groups)
         self.activation = activation
         self.preactivation = preactivation
-        if kernel_size % 2 == 0:
-            raise ValueError(
-                "`kernel_size` must be odd, for the padding to be symmetric. "
-                f"Received: kernel_size={kernel_size}"
-            )
+        self.padding = _check_padding(padding, kernel_size)
+        self.normalize = normalize
         if filters % groups:
             raise ValueError(
                 "`groups` must divide `filters`. Received: "
@@ -115,10 +123,9 @@ class ConvNormAct(Sequence):
 
     def build(self, input_shape):
         convolution = self._convolution(input_shape[-1])
-        norm_act = [
-            batch_normalization("norm", self.dtype_policy),
-            activation_layer(self.activation, "act", self.dtype_policy),
-        ]
+        norm_act = [activation_layer(self.activation, "act", self.dtype_policy)]
+        if self.normalize:
+            norm_act.insert(0, batch_normalization("norm", self.dtype_policy))
         if self.preactivation:
             self.layers = [*norm_act, *convolution]
         else:
@@ -126,12 +133,15 @@ class ConvNormAct(Sequence):
         super().build(input_shape)
 
     def compute_output_shape(self, input_shape):
-        batch, height, width, _ = input_shape
-        height, width = (
-            None if side is None else -(-side // self.strides)
-            for side in (height, width)
+        batch, *sides, _ = input_shape
+        sides = (
+            None
+            if side is None
+            else (side + 2 * self.padding - self.kernel_size) // self.strides
+            + 1
+            for side in sides
         )
-        return (batch, height, width, self.filters)
+        return (batch, *sides, self.filters)
 
     def _convolution(self, channels):
         """[padding, convolution]; "same" would pad otherwise at stride 2."""
@@ -140,11 +150,12 @@ class ConvNormAct(Sequence):
                 f"`groups` of layer {self.name!r} must divide the input "
                 f"channels. Received: groups={self.groups}, {channels} channels"
             )
+        same = self.strides == 1 and 2 * self.padding + 1 == self.kernel_size
         options = {
             "kernel_size": self.kernel_size,
             "strides": self.strides,
-            "padding": "same" if self.strides == 1 else "valid",
-            "use_bias": False,
+            "padding": "same" if same else "valid",
+            "use_bias": not self.normalize,
             "dtype": self.dtype_policy,
             "name": "conv",
         }
@@ -163,13 +174,28 @@ class ConvNormAct(Sequence):
             convolution = keras.layers.Conv2D(
                 self.filters, kernel_initializer="he_normal", **options
             )
-        pad = self.kernel_size // 2
-        if self.strides == 1 or pad == 0:
+        if same or self.padding == 0:
             return [convolution]
         padding = keras.layers.ZeroPadding2D(
-            pad, dtype=self.dtype_policy, name="pad"
+            self.padding, dtype=self.dtype_policy, name="pad"
         )
         return [padding, convolution]
+
+    def save_own_variables(self, store):
+        """Notes the activation: other networks differ in nothing else."""
+        note = repr(_serialized(self.activation)).encode()
+        store["activation"] = np.frombuffer(note, "uint8")
+
+    def load_own_variables(self, store):
+        if "activation" not in store.keys():  # noqa: SIM118
+            return
+        theirs = np.asarray(store["activation"]).tobytes().decode()
+        ours = repr(_serialized(self.activation))
+        if theirs != ours:
+            raise ValueError(
+                f"These weights were trained with activation {theirs}; layer "
+                f"{self.path or self.name!r} has {ours}"
+            )
 
     def get_config(self):
         return {
@@ -180,7 +206,26 @@ class ConvNormAct(Sequence):
             "groups": self.groups,
             "activation": _serialized(self.activation),
             "preactivation": self.preactivation,
+            "padding": self.padding,
+            "normalize": self.normalize,
         }
+
+
+def _check_padding(padding, kernel_size):
+    if padding is None and kernel_size % 2:
+        return kernel_size // 2
+    if padding is None:
+        raise ValueError(
+            "`kernel_size` must be odd, for the padding to be symmetric, or "
+            f"`padding` be given. Received: kernel_size={kernel_size}"
+        )
+    whole = isinstance(padding, int) and not isinstance(padding, bool)
+    if not whole or padding < 0:
+        raise ValueError(
+            "`padding` must be None or an integer of at least 0. Received: "
+            f"padding={padding!r}"
+        )
+    return padding
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")

@@ -1,0 +1,108 @@
+"""Poolings that Keras lacks: with a symmetric border, and across channels."""
+
+import keras
+from keras import ops
+
+from keras_csp.layers.composite import check_positive, with_channels
+
+
+@keras.saving.register_keras_serializable(package="keras_csp")
+class BorderedMaxPooling2D(keras.layers.MaxPooling2D):
+    """y = max over k x k windows of x inside a border that never wins.
+
+    PyTorch's and Darknet's max pooling: "same" in Keras lays its windows
+    otherwise at stride 2.
+
+    Args:
+        pool_size: side k of the window.
+        strides: s. Default `pool_size`.
+        border: `(before, after)`, how far the windows reach over the edges of
+            the map, less than `pool_size`; one number stands for both.
+            Default 0.
+
+    Shapes: `(batch, h, w, c)` to `(batch, h', w', c)` with
+    h' = (h + before + after - k) // s + 1.
+    """
+
+    def __init__(self, pool_size, strides=None, border=0, **kwargs):
+        kwargs.pop("padding", None)
+        super().__init__(pool_size, strides, padding="valid", **kwargs)
+        self.border = _check_border(border, self.pool_size[0])
+
+    def call(self, x):
+        # The edge repeated never wins either, since each window that reaches
+        # over the edge holds the edge itself; and, unlike minus infinity, it
+        # can be quantised.
+        before, after = self.border
+        if before or after:
+            rows = before * [x[:, :1]] + [x] + after * [x[:, -1:]]
+            x = ops.concatenate(rows, axis=1)
+            columns = before * [x[:, :, :1]] + [x] + after * [x[:, :, -1:]]
+            x = ops.concatenate(columns, axis=2)
+        return super().call(x)
+
+    def compute_output_shape(self, input_shape):
+        batch, *sides, channels = input_shape
+        sides = (side and side + sum(self.border) for side in sides)
+        return super().compute_output_shape((batch, *sides, channels))
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(
+            self.compute_output_shape(x.shape), dtype=self.compute_dtype
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "border": self.border}
+
+
+def _check_border(border, pool_size):
+    pair = (border, border) if isinstance(border, int) else border
+    good = isinstance(pair, (list, tuple)) and len(pair) == 2
+    if not good or not all(
+        isinstance(side, int) and 0 <= side < pool_size for side in pair
+    ):
+        raise ValueError(
+            "`border` must be one or two integers of at least 0 and below "
+            f"`pool_size`={pool_size}. Received: border={border!r}"
+        )
+    return tuple(pair)
+
+
+@keras.saving.register_keras_serializable(package="keras_csp")
+class Maxout(keras.layers.Layer):
+    """y_j = max_i x_{i * filters + j}: the largest of several maps.
+
+    The paper's cross-channel pooling (section 3.2, "balance computation" and
+    memory). Darknet's `[maxpool] maxpool_depth=1`.
+
+    Args:
+        filters: output channels; it must divide the input's.
+
+    Shapes: `(batch, h, w, n * filters)` to `(batch, h, w, filters)`.
+    Raises ValueError at build for channels that `filters` does not divide.
+    Source: arXiv 1302.4389; arXiv 1911.11929, section 3.2.
+    """
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = check_positive("filters", filters)
+
+    def build(self, input_shape):
+        if input_shape[-1] % self.filters:
+            raise ValueError(
+                f"`filters` of layer {self.name!r} must divide the input "
+                f"channels. Received: filters={self.filters}, "
+                f"{input_shape[-1]} channels"
+            )
+
+    def call(self, x):
+        first, *others = ops.split(x, x.shape[-1] // self.filters, axis=-1)
+        for other in others:
+            first = ops.maximum(first, other)
+        return first
+
+    def compute_output_shape(self, input_shape):
+        return with_channels(input_shape, self.filters)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters}
