@@ -8,7 +8,7 @@ from keras_csp import _onednn
 
 _onednn.enable()  # before anything imports TensorFlow
 
-from keras_csp import layers, models  # noqa: E402
+from keras_csp import darknet, layers, models, weights  # noqa: E402
 from keras_csp._version import __version__  # noqa: E402
 from keras_csp.counting import Count, count  # noqa: E402
 from keras_csp.features import feature_extractor  # noqa: E402
@@ -18,17 +18,21 @@ from keras_csp.preprocessing import (  # noqa: E402
     preprocess_input,
 )
 from keras_csp.published import Published, published  # noqa: E402
+from keras_csp.weights import list_weights  # noqa: E402
 
 __all__ = [
     "Count",
     "Published",
     "__version__",
     "count",
+    "darknet",
     "decode_predictions",
     "feature_extractor",
     "layers",
+    "list_weights",
     "models",
     "preprocess_input",
     "published",
+    "weights",
 ]
 __all__ += models.__all__

@@ -4,25 +4,34 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_csp.checkpoints import find_record
 
-def preprocess_input(x, data_format=None):
-    """x / 255: pixels from [0, 255] to the [0, 1] of all networks here.
 
-    The paper's networks were trained by Darknet, which scales so and
-    subtracts no mean.
+def preprocess_input(x, data_format=None, weights=None):
+    """x / 255, or (x / 255 - mean) / std: what the weights were trained with.
+
+    The paper's networks were trained by Darknet, which scales pixels to
+    [0, 1] and subtracts no mean; timm normalises each channel too.
 
     Args:
         x: an array or tensor of images, 3D or 4D, values in [0, 255].
-        data_format: accepted for the sake of keras.applications; the scaling
-            is the same for both.
+        data_format: accepted for the sake of keras.applications. None
+            (default) and "channels_last" are the same, and without `weights`
+            so is "channels_first".
+        weights: None (default) for Darknet's scaling, or the name of a
+            published checkpoint: timm's ("cspresnext50"), its hub id, or its
+            factory ("CSPResNeXt50Timm"). See `list_weights`. "imagenet" is
+            not one checkpoint and raises.
 
     Returns:
         float32 (or the tensor's own floating type) of the same shape; `x`
         itself is left as it is.
 
     Raises:
-        ValueError: not 3D or 4D, or an unknown `data_format`.
+        ValueError: not 3D or 4D, an unknown `data_format` or checkpoint, or
+            images of other than 3 channels for a checkpoint of RGB ones.
     """
+    record = None if weights is None else _record(weights)
     if data_format not in (None, "channels_first", "channels_last"):
         raise ValueError(
             "Expected data_format to be one of `channels_first` or "
@@ -35,10 +44,35 @@ def preprocess_input(x, data_format=None):
         )
     if isinstance(x, np.ndarray):
         floating = np.issubdtype(x.dtype, np.floating)
-        return (x if floating else x.astype("float32")) / 255.0
-    if not keras.backend.is_float_dtype(x.dtype):
-        x = ops.cast(x, "float32")
-    return x / 255.0
+        scaled = (x if floating else x.astype("float32")) / 255.0
+    elif keras.backend.is_float_dtype(x.dtype):
+        scaled = x / 255.0
+    else:
+        scaled = ops.cast(x, "float32") / 255.0
+    return scaled if record is None else _normalized(scaled, record)
+
+
+def _record(weights):
+    if weights == "imagenet":
+        raise ValueError(
+            "Which statistics weights='imagenet' stands for depends on the "
+            "network. Name the checkpoint, e.g. weights='cspresnext50'; "
+            "keras_csp.list_weights() prints all of them."
+        )
+    return find_record(weights)
+
+
+def _normalized(x, record):
+    if x.shape[-1] != len(record.mean):
+        raise ValueError(
+            f"The statistics of {record.name!r} are those of "
+            f"{len(record.mean)} channels, channels last. Received: an array "
+            f"of shape {tuple(x.shape)}"
+        )
+    mean, std = np.asarray(record.mean), np.asarray(record.std)
+    if isinstance(x, np.ndarray):
+        return ((x - mean) / std).astype(x.dtype)
+    return (x - ops.cast(mean, x.dtype)) / ops.cast(std, x.dtype)
 
 
 def decode_predictions(preds, top=5):

@@ -59,3 +59,28 @@ def test_decode_predictions(monkeypatch, tmp_path):
 def test_decode_predictions_wants_1000_classes():
     with pytest.raises(ValueError, match=r"\(2, 10\)"):
         keras_csp.decode_predictions(np.zeros((2, 10)))
+
+
+@pytest.mark.parametrize("name", ["cspresnext50", "cs3darknet_focus_s"])
+def test_statistics_of_a_checkpoint(name, rng):
+    record = keras_csp.weights.find_record(name)
+    images = rng.integers(0, 256, (2, 4, 5, 3), dtype="uint8")
+    expected = (images / 255 - record.mean) / record.std
+    for x in (images, keras.ops.convert_to_tensor(images)):
+        for alias in (name, record.hub_id, record.network):
+            y = keras_csp.preprocess_input(x, weights=alias)
+            assert keras.backend.standardize_dtype(y.dtype) == "float32"
+            np.testing.assert_allclose(np.asarray(y), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "weights", "message"),
+    [
+        ((4, 5, 3), "imagenet", "depends on the network.*cspresnext50"),
+        ((4, 5, 3), "cspresnext5", "'cspresnext5'.*'cspresnext50'"),
+        ((4, 5, 1), "cspresnext50", r"3 channels.*\(4, 5, 1\)"),
+    ],
+)
+def test_statistics_that_do_not_fit(shape, weights, message):
+    with pytest.raises(ValueError, match=message):
+        keras_csp.preprocess_input(np.zeros(shape), weights=weights)

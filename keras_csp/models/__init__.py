@@ -1,4 +1,4 @@
-"""The networks of the paper and of its authors' repository."""
+"""The networks of the paper, of its authors' repository and of timm."""
 
 from keras_csp.models.darknet import (
     CSPDarkNet53,
@@ -37,10 +37,38 @@ from keras_csp.models.resnet import (
     ResNet152,
     ResNeXt50,
 )
+from keras_csp.models.timm import (
+    CS3DarkNetFocusL,
+    CS3DarkNetFocusM,
+    CS3DarkNetFocusS,
+    CS3DarkNetL,
+    CS3DarkNetM,
+    CS3DarkNetX,
+    CS3EdgeNetX,
+    CS3SEDarkNetL,
+    CS3SEDarkNetX,
+    CS3SEEdgeNetX,
+    CSPDarkNet53Timm,
+    CSPResNet50Timm,
+    CSPResNeXt50Timm,
+    DarkNet53Timm,
+    DarkNetAA53,
+)
 
 __all__ = [
+    "CS3DarkNetFocusL",
+    "CS3DarkNetFocusM",
+    "CS3DarkNetFocusS",
+    "CS3DarkNetL",
+    "CS3DarkNetM",
+    "CS3DarkNetX",
+    "CS3EdgeNetX",
+    "CS3SEDarkNetL",
+    "CS3SEDarkNetX",
+    "CS3SEEdgeNetX",
     "CSPDarkNet53",
     "CSPDarkNet53Elastic",
+    "CSPDarkNet53Timm",
     "CSPDenseNet201",
     "CSPDenseNet201Elastic",
     "CSPDenseNetReference",
@@ -51,10 +79,14 @@ __all__ = [
     "CSPPeleeNetbReference",
     "CSPResNeXt50",
     "CSPResNeXt50Elastic",
+    "CSPResNeXt50Timm",
     "CSPResNet10",
     "CSPResNet50",
     "CSPResNet50Elastic",
+    "CSPResNet50Timm",
     "DarkNet53",
+    "DarkNet53Timm",
+    "DarkNetAA53",
     "DarkNetReference",
     "DenseNet201",
     "DenseNet201Elastic",

@@ -13,6 +13,7 @@ from keras_csp.models.rows import (
     max_pool,
     residual,
 )
+from keras_csp.models.timm import CSP_DARKNET_53_TIMM, DARKNET_53_TIMM
 
 
 def _block(inner, outer):
@@ -44,6 +45,7 @@ def _elastic_stage(width, depth, out):
 DARKNET_REFERENCE = Network(
     name="DarkNetReference",
     evidence="Exact: the authors' cfg/darknet.cfg.",
+    cfg="darknet",
     input_size=256,
     stem=(conv(16, 3), max_pool(2), conv(32, 3)),
     stages=(
@@ -58,6 +60,8 @@ DARKNET_REFERENCE = Network(
 DARKNET_53 = Network(
     name="DarkNet53",
     evidence="Exact: the authors' cfg/darknet53.cfg.",
+    cfg="darknet53",
+    pretrained=DARKNET_53_TIMM,
     input_size=256,
     stem=(conv(32, 3),),
     stages=(
@@ -72,6 +76,8 @@ DARKNET_53 = Network(
 CSP_DARKNET_53 = Network(
     name="CSPDarkNet53",
     evidence="Exact: the authors' cfg/csdarknet53.cfg.",
+    cfg="csdarknet53",
+    pretrained=CSP_DARKNET_53_TIMM,
     input_size=256,
     stem=(conv(32, 3),),
     stages=(
@@ -88,6 +94,7 @@ CSP_DARKNET_53 = Network(
 CSP_DARKNET_53_ELASTIC = Network(
     name="CSPDarkNet53Elastic",
     evidence="Exact: the authors' cfg/csdarknet53-elastic.cfg.",
+    cfg="csdarknet53-elastic",
     input_size=256,
     stem=(conv(32, 3),),
     stages=(

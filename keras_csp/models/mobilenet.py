@@ -29,6 +29,7 @@ def _residual(wide, out, multiplier=1):
 MOBILENET_V2 = Network(
     name="MobileNetV2",
     evidence="Exact: the authors' cfg/mobilenet-v2.cfg.",
+    cfg="mobilenet-v2",
     stem=(conv(32, 3, 2, activation="relu"), chain(_inverted(32, 16))),
     stages=(
         Stage(blocks=(chain(_inverted(96, 24, 2)), _residual(144, 24))),
@@ -72,6 +73,7 @@ def _csp_stage(channels, blocks, out, strides=2):
 CSP_MOBILENET_V2 = Network(
     name="CSPMobileNetV2",
     evidence="Exact: the authors' cfg/csmobilenet-v2.cfg.",
+    cfg="csmobilenet-v2",
     stem=(conv(32, 3, 2, activation="relu"),),
     stages=(
         Stage(

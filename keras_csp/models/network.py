@@ -2,10 +2,10 @@
 
 import difflib
 import inspect
-import os
 
 import keras
 
+from keras_csp import checkpoints
 from keras_csp.layers.composite import check_positive
 
 MINIMUM_SIZE = 32
@@ -15,9 +15,14 @@ Arguments, behaviour and errors are those of `keras.applications`.
 
 Args:
     include_top: whether to end in the classifier. Default True.
-    weights: `None` (default: random initialisation) or the path of a
-        `.weights.h5` or `.keras` file saved from this network, with or
-        without its classifier. "imagenet" is not available yet and raises.
+    weights: `None` (default): random initialisation.
+        "imagenet": timm's published weights, downloaded from the Hugging Face
+        hub once. {imagenet}
+        A path: of a `.weights.h5` or `.keras` file saved from this network,
+        with or without its classifier, or "hf://user/name" as Keras saves it;
+        of a `.safetensors` file of timm's (the networks with such weights);
+        of a Darknet `.weights` or `*.conv.NN` file (those with a cfg file of
+        the authors).
     input_tensor: a Keras tensor to use as the image input.
     input_shape: `(height, width, channels)`, each side at least 32; with
         `include_top=False` the sides may be `None`. Default: the published
@@ -25,19 +30,23 @@ Args:
     pooling: without the classifier, `None` (default) for the last feature
         map `(batch, height, width, channels)`, "avg" or "max" for its global
         pooling `(batch, channels)`.
-    classes: outputs of the classifier. Default 1000.
+    classes: outputs of the classifier. Default 1000. With timm's or
+        Darknet's weights for another number, all but the classifier is
+        loaded, which a warning of the "keras_csp" logger says.
     classifier_activation: of the classifier; `None` gives logits. Default
         "softmax".
     name: of the model. Default: the network's name in lower case.
 
-Pixels are expected in [0, 1]: `keras_csp.preprocess_input`.
+Pixels are expected in [0, 1]: `keras_csp.preprocess_input`; timm's weights
+want their channels normalised as well: `preprocess_input(x, weights=...)`.
 
 Returns:
     A `keras.Model`.
 
 Raises:
     ValueError: an argument out of range, quoting the value received; weights
-        that do not fit the network.
+        that do not fit the network, naming both.
+    keras_csp.weights.DownloadError: the hub did not deliver.
 """
 
 _FACTORIES = {}
@@ -93,13 +102,26 @@ def _describe(build, row, variants):
     build.__name__ = build.__qualname__ = row.name
     build.__doc__ = (
         f"{row.name}, {row.input_size}x{row.input_size}.\n\n"
-        f"{row.evidence}\n{CONTRACT}"
+        f"{row.evidence}\n{CONTRACT.format(imagenet=_imagenet(row))}"
     )
     *contract, _ = inspect.signature(build).parameters.values()
     if variants:
         build.__doc__ += f"\n{inspect.getdoc(variants)}\n"
         contract += inspect.signature(variants).parameters.values()
     build.__signature__ = inspect.Signature(contract)
+
+
+def _imagenet(row):
+    """What "imagenet" means for this network, for its documentation."""
+    if row.pretrained:
+        return (
+            f"They belong to another network than {row.name}: what is built "
+            f"and loaded is {row.pretrained.name}, with PyTorch's leaky slope "
+            "of 0.01 and timm's CSP stages."
+        )
+    if checkpoints.record_of(row.name):
+        return "They were trained with this very network."
+    return f"There are none for {row.name}, and this raises."
 
 
 def list_models():
@@ -138,10 +160,12 @@ def build_network(
 ):
     """Builds a `rows.Network`; the arguments are those of the factories."""
     _check_data_format()
-    weights = _check_weights(weights)
+    row, source = checkpoints.choose(row, weights)
     _check_pooling(pooling)
     check_positive("classes", classes)
     x = inputs = _input(row, input_tensor, input_shape, include_top)
+    if source is not None:
+        source.fetch()
     for layer in row.layers():
         x = layer(x)
     if include_top:
@@ -154,8 +178,8 @@ def build_network(
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
     model = keras.Model(inputs, x, name=name or row.name.lower())
-    if weights is not None:
-        _load(model, weights)
+    if source is not None:
+        checkpoints.load(source, model)
     return model
 
 
@@ -259,44 +283,3 @@ def _check_pooling(pooling):
             '`pooling` must be None, "avg" or "max". Received: '
             f"pooling={pooling!r}"
         )
-
-
-def _check_weights(weights):
-    if weights is None:
-        return None
-    if weights == "imagenet":
-        raise ValueError(
-            'weights="imagenet" is not available yet: this version has no '
-            "published weights. Use weights=None or the path of a "
-            ".weights.h5 or .keras file."
-        )
-    received = f"Received: weights={weights!r}"
-    if not isinstance(weights, (str, os.PathLike)):
-        raise ValueError(f"`weights` must be None or a path. {received}")
-    path = os.fspath(weights)
-    if path.endswith((".pth", ".pt", ".pkl", ".ckpt", ".bin")):
-        raise ValueError(
-            "Pickled files execute code when loaded and are refused. Load "
-            "it where you trust it, and save .weights.h5 from the Keras "
-            f"model. {received}"
-        )
-    if not path.endswith((".weights.h5", ".keras")):
-        raise ValueError(
-            "`weights` must be None, or the path of a .weights.h5 or .keras "
-            f"file. {received}"
-        )
-    if not os.path.isfile(path):
-        raise ValueError(f"`weights` names no file. {received}")
-    return path
-
-
-def _load(model, path):
-    try:
-        model.load_weights(path)
-    except Exception as error:
-        summary = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(
-            f"The weights file {path!r} does not fit {model.name!r} "
-            f"with input {model.input_shape} and output "
-            f"{model.output_shape}: {summary[0]}"
-        ) from error

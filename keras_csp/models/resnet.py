@@ -17,6 +17,7 @@ from keras_csp.models.rows import (
     res2_conv,
     residual,
 )
+from keras_csp.models.timm import CSP_RESNET_50_TIMM, CSP_RESNEXT_50_TIMM
 
 _DARKNET_STEM = (conv(64, 7, 2), max_pool(2))
 
@@ -87,6 +88,7 @@ def _csp_resnet_10_stage(width):
 RESNET_10 = Network(
     name="ResNet10",
     evidence="Exact: the authors' cfg/resnet10.cfg.",
+    cfg="resnet10",
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -127,6 +129,7 @@ CSP_RESNET_10 = Network(
 RESNET_50 = Network(
     name="ResNet50",
     evidence="Exact: the authors' cfg/resnet50.cfg.",
+    cfg="resnet50",
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -140,6 +143,8 @@ RESNET_50 = Network(
 CSP_RESNET_50 = Network(
     name="CSPResNet50",
     evidence="Exact: the authors' cfg/csresnet50.cfg.",
+    cfg="csresnet50",
+    pretrained=CSP_RESNET_50_TIMM,
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -161,6 +166,7 @@ CSP_RESNET_50 = Network(
 CSP_RESNET_50_ELASTIC = Network(
     name="CSPResNet50Elastic",
     evidence="Exact: the authors' cfg/csresnet50-elastic.cfg.",
+    cfg="csresnet50-elastic",
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -180,6 +186,7 @@ CSP_RESNET_50_ELASTIC = Network(
 RESNEXT_50 = Network(
     name="ResNeXt50",
     evidence="Exact: the authors' cfg/resnext50.cfg.",
+    cfg="resnext50",
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -193,6 +200,8 @@ RESNEXT_50 = Network(
 CSP_RESNEXT_50 = Network(
     name="CSPResNeXt50",
     evidence="Exact: the authors' cfg/csresnext50.cfg.",
+    cfg="csresnext50",
+    pretrained=CSP_RESNEXT_50_TIMM,
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -215,6 +224,7 @@ CSP_RESNEXT_50 = Network(
 CSP_RESNEXT_50_ELASTIC = Network(
     name="CSPResNeXt50Elastic",
     evidence="Exact: the authors' cfg/csresnext50-elastic.cfg.",
+    cfg="csresnext50-elastic",
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(

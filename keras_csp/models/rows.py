@@ -66,17 +66,18 @@ two_way = spec(layers.TwoWayDenseLayer)
 residual = spec(layers.ResidualBlock)
 res2_conv = spec(layers.Res2Conv)
 elastic = spec(layers.Elastic)
+squeeze_excitation = spec(layers.SqueezeExcitation)
 identity = spec(keras_layers.Identity)
 bare_conv = spec(keras_layers.Conv2D, padding="same", use_bias=False)
 zero_pad = spec(keras_layers.ZeroPadding2D)
 max_pool = spec(keras_layers.MaxPooling2D, padding="same")
+bordered_max_pool = spec(layers.BorderedMaxPooling2D)
 average_pool = spec(keras_layers.AveragePooling2D, padding="same")
 
-# The stem of PyTorch's ResNets and DenseNets. Zeros around the pooling are
-# neutral: a ReLU comes before.
+# The stem of PyTorch's ResNets and DenseNets.
 TORCH_STEM = (
     conv(64, 7, 2, activation="relu"),
-    chain((zero_pad(1), max_pool(3, 2, padding="valid"))),
+    bordered_max_pool(3, 2, border=1),
 )
 
 
@@ -90,10 +91,12 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """One network of the paper.
+    """One network.
 
     `head` follows the last stage and belongs to the features; `pre_logits`
-    follows the global pooling and belongs to the classifier.
+    follows the global pooling and belongs to the classifier. `cfg` names the
+    authors' Darknet file that defines the network, `pretrained` the row of
+    the network that has its published ImageNet weights, where that differs.
     """
 
     name: str
@@ -103,6 +106,8 @@ class Network:
     input_size: int = 224
     head: tuple = ()
     pre_logits: tuple = ()
+    cfg: str | None = None
+    pretrained: "Network | None" = None
 
     def layers(self):
         """The layers of the features, in order, by name."""

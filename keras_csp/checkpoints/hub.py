@@ -1,0 +1,109 @@
+"""Files from the Hugging Face hub: checked, or an error and nothing else."""
+
+import hashlib
+import os
+import re
+
+import huggingface_hub
+from huggingface_hub import errors
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_BLOCK = 1 << 22
+
+
+class DownloadError(OSError):
+    """A file could not be had from the hub; nothing was loaded."""
+
+
+def download(hub_id, filename, revision=None):
+    """The local path of one file of a hub repository.
+
+    The download, its cache (HF_HOME), mirrors (HF_ENDPOINT), resumption and
+    offline mode (HF_HUB_OFFLINE) are huggingface_hub's. The content is then
+    compared with the SHA-256 that the hub announces, and a file that differs
+    is removed from the cache.
+
+    Args:
+        hub_id: "organisation/name".
+        filename: within the repository.
+        revision: branch, tag or commit. Default the main branch.
+
+    Raises:
+        DownloadError: no network and not in the cache, no such repository,
+            revision or file, an interrupted transfer, a full disk, a wrong
+            checksum.
+        ValueError: `hub_id` is not of that form.
+    """
+    what = f"{filename} of {hub_id} (revision {revision or 'main'})"
+    try:
+        path = huggingface_hub.hf_hub_download(
+            hub_id, filename, revision=revision
+        )
+    except errors.HFValidationError as error:
+        raise ValueError(
+            'A hub id must be of the form "organisation/name". Received: '
+            f"{hub_id!r}"
+        ) from error
+    except Exception as error:
+        raise DownloadError(
+            f"Could not get {what} from {_endpoint()}: {_reason(error)} "
+            "Nothing was loaded."
+        ) from error
+    _verify(path, what)
+    return path
+
+
+def _endpoint():
+    return huggingface_hub.constants.ENDPOINT
+
+
+def _reason(error):
+    """The error of huggingface_hub or below, as one helpful sentence."""
+    if isinstance(error, errors.GatedRepoError):
+        return "access is restricted; log in with `hf auth login`."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is no such repository, or it is private."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "the repository has no such revision."
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return "the repository has no such file."
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return (
+            "no connection (or HF_HUB_OFFLINE is set), and it is not in the "
+            f"cache {huggingface_hub.constants.HF_HUB_CACHE!r}. Connect once, "
+            "set HF_ENDPOINT to a mirror, or give the path of a local "
+            ".safetensors file."
+        )
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}."
+
+
+def _verify(path, what):
+    """Compares the content with the SHA-256 that its cache entry is named by.
+
+    Files that the hub keeps in git itself are small and carry no SHA-256.
+    """
+    if not os.path.islink(path):
+        return
+    blob = os.path.join(os.path.dirname(path), os.readlink(path))
+    expected = os.path.basename(blob)
+    if not _SHA256.fullmatch(expected):
+        return
+    found = _sha256(path)
+    if found == expected:
+        return
+    for entry in (path, blob):
+        os.unlink(entry)
+    raise DownloadError(
+        f"The content of {what} is damaged: SHA-256 {found}, announced "
+        f"{expected}. It was removed from the cache, so that the next call "
+        "downloads it again. Nothing was loaded."
+    )
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,37 @@
+"""Keras' own files: .weights.h5 and .keras."""
+
+import json
+import zipfile
+
+import h5py
+
+
+def load(model, path):
+    """Fills `model` from a file that `save` or `save_weights` wrote.
+
+    Raises:
+        ValueError: the file does not fit, is cut or damaged; the message
+            names both networks, as far as the file says which it is from.
+    """
+    try:
+        model.load_weights(path)
+    except Exception as error:
+        saved = _saved_name(path)
+        summary = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"The weights file {path!r}{f' of {saved!r}' if saved else ''} "
+            f"does not fit {model.name!r} with input {model.input_shape} and "
+            f"output {model.output_shape}: {summary[:500]}"
+        ) from error
+
+
+def _saved_name(path):
+    """The name of the model that was saved, None if it cannot be read."""
+    try:
+        if path.endswith(".keras"):
+            with zipfile.ZipFile(path) as archive:
+                return json.loads(archive.read("config.json"))["config"]["name"]
+        with h5py.File(path) as file:
+            return file["vars"].attrs["name"]
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        return None

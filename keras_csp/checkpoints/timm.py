@@ -1,0 +1,275 @@
+"""State dicts of timm's CspNet into the networks of models/timm.py.
+
+Keys are timm's: `stages.0.blocks.1.conv2.bn.running_var`. In its CrossStage3
+(the CS3 networks) the first half of a stage's channels passes the blocks and
+the second crosses; here, as in eq. 4, the part that crosses comes first. So
+the outputs of that expansion, and the inputs of the transition after the
+concatenation, change halves.
+"""
+
+import dataclasses
+import math
+import re
+
+import keras
+import numpy as np
+import safetensors
+
+from keras_csp import conversion
+from keras_csp.checkpoints.records import records
+from keras_csp.layers import ConvNormAct, CSPStage, SqueezeExcitation
+
+_NORM = {
+    "bn.weight": "gamma",
+    "bn.bias": "beta",
+    "bn.running_mean": "moving_mean",
+    "bn.running_var": "moving_variance",
+}
+_IGNORED = "num_batches_tracked"  # PyTorch's counter, of no use here
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    """One tensor of the file and the variable that it becomes."""
+
+    key: str
+    variable: keras.Variable
+    shape: tuple  # in the file
+    convert: callable = np.asarray
+
+
+def classes_of(path, record):
+    """The number of classes of a safetensors file, None without classifier."""
+    key = f"{record.classifier}.weight"
+    with open_safetensors(path) as file:
+        if key not in file.keys():  # noqa: SIM118
+            return None
+        return file.get_slice(key).get_shape()[0]
+
+
+def load(model, path, record):
+    """Fills `model`, a network of models/timm.py, from a safetensors file.
+
+    All of the file's tensors and all of the model's variables must match, or
+    nothing is assigned. Two exceptions: a classifier of another number of
+    classes is left as it is, and a model of 1 or 4 input channels gets the
+    first kernel of 3 as timm adapts it (`adapt_input_channels`).
+
+    Args:
+        model: built, with or without its classifier ("predictions").
+        path: of the safetensors file.
+        record: the `Record` whose names the file has.
+
+    Returns:
+        The paths of the variables that were left as they were.
+
+    Raises:
+        ValueError: not a safetensors file, or one of another network; the
+            message names both networks.
+    """
+    with open_safetensors(path) as file:
+        shapes = {
+            key: tuple(file.get_slice(key).get_shape())
+            for key in file.keys()  # noqa: SIM118
+            if not key.endswith(_IGNORED)
+        }
+        tensors = _adapted(_tensors(model), shapes, record)
+        left = _new_classifier(tensors, shapes, record)
+        tensors = [t for t in tensors if t.variable.path not in left]
+        _check(tensors, shapes, model, path, record)
+        for tensor in tensors:
+            value = tensor.convert(file.get_tensor(tensor.key))
+            tensor.variable.assign(np.asarray(value, "float32"))
+    return left
+
+
+def open_safetensors(path):
+    try:
+        return safetensors.safe_open(path, framework="numpy")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{str(path)!r} is not a complete safetensors file: {error}"
+        ) from error
+
+
+def adapt_input_channels(kernel, channels):
+    """A kernel of RGB for images of 1 or 4 channels, as timm does it.
+
+    One channel: the sum over the three, so that a grey image gives what it
+    would in RGB. Four: R, G, B, R times 3/4.
+
+    Args:
+        kernel: `(output, 3, height, width)`.
+        channels: 1 or 4.
+    """
+    if channels == 1:
+        return kernel.sum(axis=1, keepdims=True)
+    repeated = np.concatenate([kernel, kernel], axis=1)[:, :channels]
+    return repeated * (3 / channels)
+
+
+def _tensors(model):
+    return [
+        tensor
+        for prefix, layer, halves in _layers(model)
+        for tensor in _layer_tensors(prefix, layer, halves)
+    ]
+
+
+def _layers(model):
+    """(prefix in the file, layer, axis of the kernel that changes halves)."""
+    stem = [la for la in model.layers if la.name.startswith("stem")]
+    stem = [la for la in stem if isinstance(la, ConvNormAct)]
+    for number, layer in enumerate(stem, 1):
+        yield f"stem.conv{number}", layer, None
+    stages = {}
+    for layer in model.layers:
+        if match := re.match(r"stage(\d+)(_down)?", layer.name):
+            number, down = match.groups()
+            stage = stages.setdefault(int(number), ([], []))
+            stage[0 if down else 1].append(layer)
+    for number, (down, body) in stages.items():
+        yield from _stage_layers(f"stages.{number - 1}", down, body)
+    if model.layers[-1].name == "predictions":
+        yield "head.fc", model.layers[-1], None
+
+
+def _stage_layers(prefix, down, body):
+    averaging = any(not isinstance(layer, ConvNormAct) for layer in down)
+    units = [layer for layer in down if isinstance(layer, ConvNormAct)]
+    csp = body[0] if isinstance(body[0], CSPStage) else None
+    # timm's CrossStage3 is the one without a transition before the fusion.
+    halves = csp is not None and csp.fusion == "first"
+    if csp is not None:
+        *units, expansion = units
+        yield f"{prefix}.conv_exp", expansion, 0 if halves else None
+    for unit in units:
+        yield f"{prefix}.conv_down" + (".1" if averaging else ""), unit, None
+    for index, block in enumerate(csp.blocks if csp else body):
+        yield from _block_layers(f"{prefix}.blocks.{index}", block)
+    if csp is not None:
+        if csp.partial_transition is not None:
+            name = f"{prefix}.conv_transition_b"
+            yield name, csp.partial_transition, None
+        yield f"{prefix}.conv_transition", csp.transition, 1 if halves else None
+
+
+def _block_layers(prefix, block):
+    convolutions = 0
+    for layer in block.layers.layers:
+        if isinstance(layer, SqueezeExcitation):
+            yield f"{prefix}.attn.fc1", layer.reduce, None
+            yield f"{prefix}.attn.fc2", layer.expand, None
+        else:
+            convolutions += 1
+            yield f"{prefix}.conv{convolutions}", layer, None
+
+
+def _layer_tensors(prefix, layer, halves):
+    """The tensors of a unit, or of a convolution or classifier with bias."""
+    if not isinstance(layer, ConvNormAct):
+        yield _kernel(f"{prefix}.weight", layer)
+        yield _vector(f"{prefix}.bias", layer.bias)
+        return
+    inner = {type(part): part for part in layer.layers}
+    norm = inner.pop(keras.layers.BatchNormalization)
+    convolution = next(la for la in inner.values() if hasattr(la, "kernel"))
+    yield _kernel(f"{prefix}.conv.weight", convolution, halves)
+    for key, name in _NORM.items():
+        yield _vector(f"{prefix}.{key}", getattr(norm, name), halves == 0)
+
+
+def _kernel(key, layer, halves=None):
+    def convert(kernel):
+        if halves is not None:
+            kernel = np.roll(kernel, kernel.shape[halves] // 2, axis=halves)
+        return conversion.kernel_to_keras(layer, kernel)
+
+    return _Tensor(key, layer.kernel, conversion.torch_shape(layer), convert)
+
+
+def _vector(key, variable, halves=False):
+    def convert(vector):
+        return np.roll(vector, len(vector) // 2) if halves else vector
+
+    return _Tensor(key, variable, tuple(variable.shape), convert)
+
+
+def _adapted(tensors, shapes, record):
+    """`tensors`, the first kernel adapted to another number of channels."""
+    key = f"{record.first_conv}.weight"
+    first = next(t for t in tensors if t.key == key)
+    theirs, ours = shapes.get(key, first.shape), first.shape
+    if theirs[1] != 3 or ours[1] not in (1, 4):
+        return tensors
+
+    def convert(kernel):
+        return first.convert(adapt_input_channels(kernel, ours[1]))
+
+    shape = (ours[0], 3, *ours[2:])
+    adapted = dataclasses.replace(first, shape=shape, convert=convert)
+    return [adapted if t is first else t for t in tensors]
+
+
+def _new_classifier(tensors, shapes, record):
+    """Paths of the classifier's variables, where the classes differ."""
+    ours = [t for t in tensors if t.key.startswith(f"{record.classifier}.")]
+    same = all(shapes.get(t.key) == t.shape for t in ours)
+    return [] if same else [t.variable.path for t in ours]
+
+
+def _check(tensors, shapes, model, path, record):
+    """Raises unless file and model have the same tensors."""
+    head = f"{record.classifier}."
+    expected = {tensor.key: tensor.shape for tensor in tensors}
+    missing = [key for key in expected if key not in shapes]
+    unexpected = [
+        key
+        for key in shapes
+        if key not in expected and not key.startswith(head)
+    ]
+    different = [
+        f"{key} {shapes[key]} where {shape} is needed"
+        for key, shape in expected.items()
+        if shapes.get(key, shape) != shape
+    ]
+    if not (missing or unexpected or different):
+        return
+    problems = [
+        f"{len(names)} {kind}, e.g. {names[0]}"
+        for kind, names in (
+            ("tensors of other shapes", different),
+            ("missing", missing),
+            ("unexpected", unexpected),
+        )
+        if names
+    ]
+    raise ValueError(
+        f"{str(path)!r} does not fit {model.name!r}, which takes the weights "
+        f"of timm's {record.name} (keras_csp.{record.network}), at "
+        f"{model.input_shape[-1]} input channels. {_identity(shapes)} "
+        f"{'; '.join(problems)}. Nothing was loaded."
+    )
+
+
+def _identity(shapes):
+    """A sentence on which network of timm's the file holds."""
+    for record in records():
+        if _features_size(shapes, record) == record.parameters:
+            return (
+                f"The file holds timm's {record.name}: use "
+                f"keras_csp.{record.network} or keras_csp.weights.load_timm("
+                f"{record.name!r}, ...)."
+            )
+    return "The file holds no network of timm's that is known here."
+
+
+def _features_size(shapes, record):
+    """Trainable parameters as if the file had 1000 classes and RGB."""
+    classifier = shapes.get(f"{record.classifier}.weight", (0, 0))
+    first = f"{record.first_conv}.weight"
+    size = 1000 * (classifier[-1] + 1)
+    for key, shape in shapes.items():
+        if not key.startswith(f"{record.classifier}.") and "running" not in key:
+            size += math.prod(shape) * (3 / shape[1] if key == first else 1)
+    return size

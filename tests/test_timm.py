@@ -1,0 +1,324 @@
+"""timm's checkpoints against what the real timm answered, and its files."""
+
+import functools
+import gzip
+import json
+import logging
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import timm_weights
+from safetensors.numpy import save_file
+
+import keras_csp
+from keras_csp.checkpoints.timm import adapt_input_channels
+
+GOLDEN = pathlib.Path(__file__).with_name("golden")
+SMALLEST = "cs3darknet_focus_s"
+
+
+@functools.cache
+def tensors():
+    """{network: {key: shape}} as timm has them."""
+    text = gzip.decompress((GOLDEN / "timm_tensors.json.gz").read_bytes())
+    return json.loads(text)["tensors"]
+
+
+@functools.cache
+def outputs():
+    return dict(np.load(GOLDEN / "timm_outputs.npz"))
+
+
+def write(path, name, **changed):
+    """The checkpoint of a network; `changed` tensors, None for a missing."""
+    state = timm_weights.state_dict(tensors()[name])
+    for key, value in changed.items():
+        state[key] = value
+    state = {k: v for k, v in state.items() if v is not None}
+    save_file(state, path)
+    return state
+
+
+@pytest.fixture(scope="module")
+def smallest(tmp_path_factory):
+    path = tmp_path_factory.mktemp("timm") / "model.safetensors"
+    write(path, SMALLEST)
+    return path
+
+
+def assert_equal_to_timm(y, name, kind):
+    """Every fourth logit, to 1e-4 of the largest."""
+    expected = outputs()[f"{name}/{kind}"]
+    error = np.abs(np.asarray(y)[:, ::4] - expected).max()
+    assert error <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", tensors())
+def test_logits_equal_timms(name, tmp_path, request):
+    """All networks, on noise and on real photographs."""
+    path = tmp_path / "model.safetensors"
+    write(path, name)
+    shape = (timm_weights.SIDE, timm_weights.SIDE, 3)
+    model = keras_csp.weights.load_timm(name, path, input_shape=shape)
+    path.unlink()
+    x = keras_csp.preprocess_input(timm_weights.noise() * 255, weights=name)
+    assert_equal_to_timm(model(x), name, "noise")
+    shared = request.getfixturevalue("shared_data")
+    photographs = timm_weights.photographs(shared / "photos") * 255
+    x = keras_csp.preprocess_input(photographs, weights=name)
+    assert_equal_to_timm(model(x), name, "photos")
+    keras.utils.clear_session()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", tensors())
+def test_logits_equal_timms_live(name, tmp_path):
+    """With timm itself beside, where it is installed: every logit."""
+    pytest.importorskip("timm")
+    pytest.importorskip("torch")
+    import sys
+
+    sys.path.insert(0, str(GOLDEN))
+    import make_timm_outputs
+
+    theirs, shapes = make_timm_outputs.model_with_seeded_weights(name)
+    assert {k: list(v) for k, v in shapes.items()} == tensors()[name]
+    images = timm_weights.noise()
+    path = tmp_path / "model.safetensors"
+    write(path, name)
+    ours = keras_csp.weights.load_timm(name, path, input_shape=(128, 128, 3))
+    x = keras_csp.preprocess_input(images * 255, weights=name)
+    expected = make_timm_outputs.logits(theirs, images)
+    error = np.abs(np.asarray(ours(x)) - expected).max()
+    assert error <= 1e-4 * np.abs(expected).max()
+    keras.utils.clear_session()
+
+
+def test_records_are_complete():
+    found = {record.name: record for record in keras_csp.weights.records()}
+    assert set(found) == set(tensors())
+    for name, record in found.items():
+        shapes = tensors()[name]
+        trainable = [
+            int(np.prod(shape))
+            for key, shape in shapes.items()
+            if "running" not in key and "tracked" not in key
+        ]
+        assert sum(trainable) == record.parameters
+        assert f"{record.first_conv}.weight" in shapes
+        assert f"{record.classifier}.weight" in shapes
+        assert record.network in keras_csp.list_models()
+        assert record.hub_id.startswith(f"timm/{name}.")
+        assert 70 < record.top1 <= record.test_top1 < 85
+        assert record.input_size <= record.test_input_size
+        assert record.interpolation in ("bilinear", "bicubic")
+        assert len(record.mean) == len(record.std) == 3
+
+
+def test_list_weights_prints_every_record(capsys):
+    records = keras_csp.list_weights()
+    printed = capsys.readouterr().out
+    for record in records:
+        assert record.hub_id in printed
+        assert record.licence in printed
+    keras_csp.list_weights(show=False)
+    assert not capsys.readouterr().out
+
+
+def load(path, **options):
+    options = {"input_shape": (64, 64, 3), **options}
+    return keras_csp.weights.load_timm(SMALLEST, path, **options)
+
+
+def test_factory_takes_the_file_and_ends_in_probabilities(smallest, rng):
+    x = rng.random((2, 64, 64, 3), dtype="float32")
+    model = keras_csp.CS3DarkNetFocusS(
+        weights=smallest, input_shape=(64, 64, 3)
+    )
+    logits = np.asarray(load(smallest)(x))
+    np.testing.assert_allclose(
+        np.asarray(model(x)), keras.activations.softmax(logits), atol=1e-6
+    )
+
+
+def test_features_without_classifier(smallest, rng):
+    x = rng.random((2, 64, 64, 3), dtype="float32")
+    whole = load(smallest)
+    features = load(smallest, include_top=False, pooling="avg")
+    pooled = keras.Model(whole.input, whole.get_layer("avg_pool").output)
+    np.testing.assert_array_equal(features(x), pooled(x))
+
+
+def test_other_classes_leave_the_classifier_new_and_say_so(smallest, caplog):
+    with caplog.at_level(logging.WARNING, "keras_csp"):
+        model = load(smallest, classes=7)
+    assert model.output_shape == (None, 7)
+    for name in ("predictions/kernel", "predictions/bias"):
+        assert name in caplog.text
+    whole = load(smallest)
+    for ours, theirs in zip(model.weights[:-2], whole.weights[:-2]):
+        np.testing.assert_array_equal(ours, theirs)
+    caplog.clear()
+    load(smallest)
+    assert not caplog.records
+
+
+def test_classes_of_a_fine_tuned_file(tmp_path):
+    """A file of timm's with 5 classes gives 5 without being told."""
+    path = tmp_path / "model.safetensors"
+    kernel = np.full((5, 512), 0.25, "float32")
+    bias = np.arange(5, dtype="float32")
+    write(path, SMALLEST, **{"head.fc.weight": kernel, "head.fc.bias": bias})
+    model = load(tmp_path)  # the folder will do
+    assert model.output_shape == (None, 5)
+    np.testing.assert_array_equal(model.weights[-1], bias)
+
+
+def test_file_without_classifier(tmp_path, caplog):
+    path = tmp_path / "model.safetensors"
+    write(path, SMALLEST, **{"head.fc.weight": None, "head.fc.bias": None})
+    model = load(path)
+    assert model.output_shape == (None, 1000)
+    assert "predictions/kernel" in caplog.text
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_first_kernel_is_adapted_to_channels(smallest, channels):
+    rgb = load(smallest)
+    model = load(smallest, input_shape=(64, 64, channels))
+    ours, theirs = (np.asarray(m.weights[0]) for m in (model, rgb))
+    if channels == 1:
+        expected = theirs.sum(axis=2, keepdims=True)
+    else:
+        expected = np.stack([theirs[:, :, i % 3] for i in range(4)], 2) * 0.75
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    for a, b in zip(model.weights[1:], rgb.weights[1:]):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_channels_are_adapted_as_timm_does_it(rng):
+    helpers = pytest.importorskip("timm.models._manipulate")
+    torch = pytest.importorskip("torch")
+    kernel = rng.random((5, 3, 2, 2), dtype="float32")
+    for channels in (1, 4):
+        expected = helpers.adapt_input_conv(channels, torch.tensor(kernel))
+        ours = adapt_input_channels(kernel, channels)
+        np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-6)
+
+
+def assert_refused(message, path, name=SMALLEST, **options):
+    with pytest.raises(ValueError, match=message):
+        keras_csp.weights.load_timm(
+            name, path, **{"input_shape": (64, 64, 3), **options}
+        )
+
+
+def test_other_channels_are_refused(smallest):
+    for channels in (2, 5):
+        assert_refused(
+            rf"stem\.conv1.*{channels} input channels|at {channels} input",
+            smallest,
+            input_shape=(64, 64, channels),
+        )
+
+
+def test_file_of_another_network_is_refused_naming_both(smallest):
+    assert_refused(
+        "'cs3darknetfocusm'.*timm's cs3darknet_focus_m.*"
+        "holds timm's cs3darknet_focus_s.*CS3DarkNetFocusS.*Nothing",
+        smallest,
+        name="cs3darknet_focus_m",
+    )
+
+
+def test_papers_network_refuses_timms_file_naming_both(smallest):
+    for name in ("CSPResNet50", "CSPResNeXt50", "CSPDarkNet53", "DarkNet53"):
+        with pytest.raises(ValueError, match=f"{name} is.*{name}Timm"):
+            keras_csp.get_factory(name)(weights=smallest)
+    with pytest.raises(ValueError, match="PeleeNet is none"):
+        keras_csp.PeleeNet(weights=smallest)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"stages.0.conv_exp.conv.weight": None}, r"missing.*conv_exp"),
+        ({"extra.weight": np.zeros(3, "float32")}, "unexpected.*extra"),
+        (
+            {"stages.3.conv_down.bn.bias": np.zeros(3, "float32")},
+            r"other shapes.*conv_down\.bn\.bias \(3,\) where \(256,\)",
+        ),
+    ],
+)
+def test_wrong_tensors_are_named(changed, message, tmp_path):
+    path = tmp_path / "model.safetensors"
+    write(path, SMALLEST, **changed)
+    assert_refused(message, path)
+
+
+def test_nothing_is_assigned_when_something_is_wrong(tmp_path):
+    from keras_csp.checkpoints import find_record, timm
+
+    path = tmp_path / "model.safetensors"
+    write(path, SMALLEST, **{"stages.3.conv_transition.bn.bias": None})
+    model = keras_csp.CS3DarkNetFocusS(input_shape=(64, 64, 3))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="Nothing was loaded"):
+        timm.load(model, path, find_record(SMALLEST))
+    for now, then in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\xff" * 100, None])
+def test_damaged_files_are_named(content, smallest, tmp_path):
+    path = tmp_path / "bad.safetensors"
+    whole = smallest.read_bytes()
+    path.write_bytes(whole[:-1000] if content is None else content)
+    assert_refused(r"bad\.safetensors.*not a complete safetensors", path)
+
+
+def test_half_precision_files_are_read(smallest, tmp_path, rng):
+    from safetensors.numpy import load_file
+
+    path = tmp_path / "half.safetensors"
+    state = {k: v.astype("float16") for k, v in load_file(smallest).items()}
+    save_file(state, path)
+    x = rng.random((1, 64, 64, 3), dtype="float32")
+    half, full = (np.asarray(load(p)(x)) for p in (path, smallest))
+    assert np.abs(half - full).max() < 0.02 * np.abs(full).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("cspresnet5", None, "'cspresnet5'.*'cspresnet50'"),
+        (SMALLEST, "model.pth", "execute code.*safetensors"),
+        (SMALLEST, "no/such.safetensors", "no file.*no/such.safetensors"),
+        (SMALLEST, "nowhere", "no file of that name.*'nowhere'"),
+    ],
+)
+def test_bad_arguments(name, source, message):
+    assert_refused(message, source, name=name)
+
+
+def test_imagenet_of_a_network_without_it_lists_those_that_have():
+    with pytest.raises(ValueError, match=r"PeleeNet has no.*CS3DarkNetM"):
+        keras_csp.PeleeNet(weights="imagenet")
+
+
+def test_docstrings_say_what_imagenet_loads():
+    assert "CSPResNet50Timm" in keras_csp.CSPResNet50.__doc__
+    assert "this very network" in keras_csp.CSPResNet50Timm.__doc__
+    assert "none for PeleeNet" in keras_csp.PeleeNet.__doc__
+
+
+def test_darknet_53_and_its_twin_refuse_each_others_weights(tmp_path):
+    """They differ in nothing but the slope of the leaky activations."""
+    path = tmp_path / "paper.weights.h5"
+    keras_csp.DarkNet53(input_shape=(32, 32, 3)).save_weights(path)
+    message = r"'darknet53'.*'darknet53timm'.*'leaky'.*'torch_leaky'"
+    with pytest.raises(ValueError, match=message):
+        keras_csp.DarkNet53Timm(input_shape=(32, 32, 3), weights=path)
+    keras_csp.DarkNet53(input_shape=(32, 32, 3), weights=path)
