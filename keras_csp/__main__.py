@@ -37,6 +37,10 @@ def _list(options):
     print("\n".join(keras_csp.list_models()))
 
 
+def _weights(options):
+    keras_csp.list_weights(markdown=options.markdown)
+
+
 def _count(options):
     factory = keras_csp.get_factory(options.network)
     shape = (options.size, options.size, 3) if options.size else None
@@ -62,6 +66,14 @@ def _parser():
 
     listing = commands.add_parser("list", help="the names of the networks")
     listing.set_defaults(run=_list)
+
+    weights = commands.add_parser(
+        "weights", help="the published checkpoints and their licences"
+    )
+    weights.add_argument(
+        "--markdown", action="store_true", help="as the README shows it"
+    )
+    weights.set_defaults(run=_weights)
 
     count = commands.add_parser(
         "count", help="one network: parameters, BFLOPs and CIO of each layer"

@@ -7,9 +7,11 @@ keras_csp.CSPResNeXt50(weights="csresnext50.weights")  the authors' file
 
 from keras_csp import models
 from keras_csp.checkpoints import (
+    DarknetFile,
     DownloadError,
     Record,
     TimmSource,
+    darknet_files,
     find_record,
     records,
     timm,
@@ -17,8 +19,10 @@ from keras_csp.checkpoints import (
 from keras_csp.counting import aligned
 
 __all__ = [
+    "DarknetFile",
     "DownloadError",
     "Record",
+    "darknet_files",
     "find_record",
     "list_weights",
     "load_timm",
@@ -56,39 +60,63 @@ def load_timm(name, source=None, **options):
     return models.get_factory(record.network)(weights=weights, **options)
 
 
-def list_weights(show=True):
-    """Prints the published checkpoints and returns their `Record`s."""
+def list_weights(show=True, markdown=False):
+    """Prints the published checkpoints and returns timm's `Record`s.
+
+    Args:
+        show: False prints nothing.
+        markdown: prints Markdown tables instead of aligned columns.
+    """
     if show:
-        print(
-            "\n".join(aligned([_HEADER, *map(_row, records())], right=(3, 5)))
+        tables = (
+            ('timm\'s, by weights="imagenet" or load_timm', _timm_table()),
+            ("Darknet's, by weights=path or darknet.load", _darknet_table()),
         )
+        for title, rows in tables:
+            lines = _markdown(rows) if markdown else aligned(list(rows))
+            print("", title, "", *lines, sep="\n")
     return records()
 
 
-_HEADER = (
-    "name",
-    "factory",
-    "hub id",
-    "M params",
-    "input",
-    "top-1",
-    "interpolation",
-    "mean / std",
-    "licence",
-)
-
-
-def _row(record):
-    return (
-        record.name,
-        record.network,
-        record.hub_id,
-        f"{record.parameters / 1e6:.1f}",
-        f"{record.input_size} ({record.crop:g})",
-        f"{record.top1:.2f}",
-        record.interpolation,
-        " ".join(f"{v:g}" for v in record.mean)
-        + " / "
-        + " ".join(f"{v:g}" for v in record.std),
-        record.licence,
+def _timm_table():
+    yield (
+        "checkpoint",
+        "factory",
+        "M params",
+        "top-1 at size (crop)",
+        "resizing",
+        "mean, std",
+        "licence",
+        "hub id",
     )
+    for record in records():
+        yield (
+            record.name,
+            record.network,
+            f"{record.parameters / 1e6:.1f}",
+            f"{record.top1:.2f} at {record.input_size} ({record.crop:g})",
+            record.interpolation,
+            "0.5, 0.5" if record.mean[0] == 0.5 else "ImageNet's",
+            record.licence,
+            record.hub_id,
+        )
+
+
+def _darknet_table():
+    yield ("cfg", "factory", "published accuracy", "licence", "file")
+    for file in darknet_files():
+        yield (
+            file.cfg,
+            file.network or "darknet.load",
+            file.accuracy,
+            file.licence,
+            file.url,
+        )
+
+
+def _markdown(rows):
+    header, *body = rows
+    return [
+        f"| {' | '.join(cells)} |"
+        for cells in (header, ["---"] * len(header), *body)
+    ]

@@ -9,6 +9,11 @@ def test_list(capsys):
     assert capsys.readouterr().out.split() == keras_csp.list_models()
 
 
+def test_weights(capsys):
+    assert main(["weights"]) == 0
+    assert "timm/cspresnext50.ra_in1k" in capsys.readouterr().out
+
+
 def test_count(capsys):
     assert main(["count", "ResNet10", "--total"]) == 0
     out = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Imports point one way: layers <- models <- the rest."""
+"""Imports point one way: layers <- checkpoints <- models <- the rest."""
 
 import ast
 import pathlib
@@ -10,10 +10,14 @@ PACKAGE = pathlib.Path(keras_csp.__file__).parent
 ALLOWED = {
     "layers": set(),
     "tracing": set(),
+    "conversion": set(),
+    "darknet": {"layers", "tracing", "conversion"},
+    "checkpoints": {"layers", "conversion", "darknet"},
     "counting": {"layers", "tracing"},
     "features": {"tracing"},
-    "preprocessing": set(),
-    "models": {"layers"},
+    "preprocessing": {"checkpoints"},
+    "models": {"layers", "checkpoints"},
+    "weights": {"models", "checkpoints", "counting"},
     "published": {"models"},
     "table": {"counting", "models", "published"},
     "data": set(),

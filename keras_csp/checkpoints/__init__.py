@@ -12,17 +12,21 @@ from keras_csp import darknet
 from keras_csp.checkpoints import hub, keras_files, timm
 from keras_csp.checkpoints.hub import DownloadError
 from keras_csp.checkpoints.records import (
+    DarknetFile,
     Record,
+    darknet_files,
     find_record,
     record_of,
     records,
 )
 
 __all__ = [
+    "DarknetFile",
     "DownloadError",
     "Record",
     "TimmSource",
     "choose",
+    "darknet_files",
     "find_record",
     "record_of",
     "records",
@@ -31,6 +35,9 @@ __all__ = [
 TIMM_FILE = "model.safetensors"
 _KERAS_FILES = (".weights.h5", ".keras")
 _DARKNET_FILES = re.compile(r"\.weights$|\.conv\.\d+$")
+# In names of files that have the shapes of a leaky network, but not its
+# activations.
+_OTHER_ACTIVATIONS = ("omega", "mish", "swish")
 _PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".tar")
 _KINDS = (
     'None, "imagenet", or the path of a .weights.h5 or .keras file, of a '
@@ -46,6 +53,11 @@ class Source:
 
     def fetch(self):
         """Sets `path`, by a download if need be."""
+
+    @property
+    def complete(self):
+        """Whether it has every kernel of the features, whatever happens."""
+        return True
 
     def load(self, model):
         """Fills `model`; the paths of the variables left as they were."""
@@ -120,6 +132,10 @@ class _KerasHubSource(_KerasSource):
 
 
 class _DarknetSource(Source):
+    @property
+    def complete(self):
+        return self.path.endswith(".weights")
+
     def load(self, model):
         return darknet.load_weights(model, self.path)
 
@@ -206,13 +222,25 @@ def _timm_file(row, path):
 
 
 def _darknet_file(row, path):
-    if row.cfg is not None:
+    other = [word for word in _OTHER_ACTIVATIONS if word in _stem(path)]
+    if row.cfg is not None and not other:
         return _DarknetSource(path)
+    if row.cfg is not None:
+        raise ValueError(
+            f"By its name this file is of a network with another activation "
+            f"than {row.name} (cfg/{row.cfg}.cfg): the authors' omega networks "
+            "have Mish. The file cannot tell. Use keras_csp.darknet.load(cfg, "
+            f"weights) with its own cfg file. Received: weights={path!r}"
+        )
     raise ValueError(
         f"A Darknet file fits the network of its cfg file, and {row.name} has "
         "none by the authors. Use keras_csp.darknet.load(cfg, weights). "
         f"Received: weights={path!r} for {row.name}"
     )
+
+
+def _stem(path):
+    return os.path.basename(path).lower()
 
 
 def _refuse_pickles(path):

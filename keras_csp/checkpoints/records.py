@@ -1,7 +1,9 @@
-"""The published checkpoints: one record each, in records.csv.
+"""The published checkpoints: one record each, in two tables.
 
-Names, statistics and crops are those of timm's models/cspnet.py (1.0.31),
-accuracies those of its results/results-imagenet.csv.
+timm_files.csv: names, statistics and crops are those of timm's
+models/cspnet.py (1.0.31), accuracies those of its
+results/results-imagenet.csv. darknet_files.csv: the README files of
+WongKinYiu/CrossStagePartialNetworks and AlexeyAB/darknet.
 """
 
 import csv
@@ -51,6 +53,26 @@ class Record:
     parameters: int
 
 
+@dataclasses.dataclass(frozen=True)
+class DarknetFile:
+    """One published Darknet file.
+
+    Attributes:
+        cfg: the cfg file that it belongs to, without ".cfg".
+        network: the factory that it loads into, or "" where only
+            `keras_csp.darknet.load` reads it.
+        accuracy: as published: top-1 on ImageNet, AP or AP50 on COCO.
+        licence: of the weights; "none stated" where there is no word of it.
+        url: where it is published.
+    """
+
+    cfg: str
+    network: str
+    accuracy: str
+    licence: str
+    url: str
+
+
 def _numbers(text):
     return tuple(map(float, text.split()))
 
@@ -58,21 +80,32 @@ def _numbers(text):
 _CONVERT = {"mean": _numbers, "std": _numbers}
 
 
-@functools.cache
-def records():
-    """All `Record`s, in the order of records.csv."""
-    kinds = {field.name: field.type for field in dataclasses.fields(Record)}
-    path = pathlib.Path(__file__).with_name("records.csv")
+def _read(kind, name):
+    """The rows of a table beside this file as objects of `kind`."""
+    types = {field.name: field.type for field in dataclasses.fields(kind)}
+    path = pathlib.Path(__file__).with_name(name)
     with path.open(newline="") as file:
         return tuple(
-            Record(
+            kind(
                 **{
-                    key: _CONVERT.get(key, kinds[key])(text)
+                    key: _CONVERT.get(key, types[key])(text)
                     for key, text in row.items()
                 }
             )
             for row in csv.DictReader(file)
         )
+
+
+@functools.cache
+def records():
+    """All `Record`s, in the order of timm_files.csv."""
+    return _read(Record, "timm_files.csv")
+
+
+@functools.cache
+def darknet_files():
+    """All `DarknetFile`s, in the order of darknet_files.csv."""
+    return _read(DarknetFile, "darknet_files.csv")
 
 
 def _aliases(record):

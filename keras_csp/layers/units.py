@@ -13,6 +13,7 @@ from keras_csp.layers.composite import (
     with_channels,
 )
 from keras_csp.layers.grouped_convolution import GroupedConv2D
+from keras_csp.layers.initialization import KernelInitializer
 
 # Slopes below zero: Darknet's `leaky` and PyTorch's nn.LeakyReLU. The slope of
 # keras.activations.leaky_relu is neither, 0.2.
@@ -21,17 +22,29 @@ LEAKY_SLOPES = {"leaky": 0.1, "torch_leaky": 0.01}
 
 def activation_layer(activation, name, dtype):
     """`activation` as a layer: the two leaky ones here, the rest Keras'."""
-    if isinstance(activation, str) and activation in LEAKY_SLOPES:
+    check_activation(activation)
+    if _is_leaky(activation):
         slope = LEAKY_SLOPES[activation]
         return keras.layers.LeakyReLU(slope, name=name, dtype=dtype)
+    return keras.layers.Activation(activation, name=name, dtype=dtype)
+
+
+def check_activation(activation):
+    """Raises ValueError unless `activation_layer` takes it."""
+    if _is_leaky(activation):
+        return
     try:
-        return keras.layers.Activation(activation, name=name, dtype=dtype)
+        keras.activations.get(activation)
     except ValueError as error:
         raise ValueError(
             '`activation` must be "leaky" (slope 0.1), "torch_leaky" (0.01), '
             "None, or what keras.activations.get accepts. Received: "
             f"activation={activation!r}"
         ) from error
+
+
+def _is_leaky(activation):
+    return isinstance(activation, str) and activation in LEAKY_SLOPES
 
 
 def batch_normalization(name, dtype):
@@ -119,7 +132,7 @@ class ConvNormAct(Sequence):
                 "`groups` must divide `filters`. Received: "
                 f"groups={groups}, filters={filters}"
             )
-        activation_layer(activation, "act", None)  # a bad one fails here
+        check_activation(activation)
 
     def build(self, input_shape):
         convolution = self._convolution(input_shape[-1])
@@ -167,12 +180,12 @@ class ConvNormAct(Sequence):
             convolution = GroupedConv2D(
                 self.filters,
                 groups=self.groups,
-                kernel_initializer="he_normal",
+                kernel_initializer=KernelInitializer(),
                 **options,
             )
         else:
             convolution = keras.layers.Conv2D(
-                self.filters, kernel_initializer="he_normal", **options
+                self.filters, kernel_initializer=KernelInitializer(), **options
             )
         if same or self.padding == 0:
             return [convolution]
@@ -263,7 +276,7 @@ class Transition(Sequence):
         self.pool_first = pool_first
         self.activation = activation
         self.preactivation = preactivation
-        activation_layer(activation, "act", None)  # a bad one fails here
+        check_activation(activation)
 
     def build(self, input_shape):
         self.layers = [

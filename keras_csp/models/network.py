@@ -7,6 +7,7 @@ import keras
 
 from keras_csp import checkpoints
 from keras_csp.layers.composite import check_positive
+from keras_csp.layers.initialization import kernels_replaced
 
 MINIMUM_SIZE = 32
 
@@ -166,8 +167,9 @@ def build_network(
     x = inputs = _input(row, input_tensor, input_shape, include_top)
     if source is not None:
         source.fetch()
-    for layer in row.layers():
-        x = layer(x)
+    with kernels_replaced(source is not None and source.complete):
+        for layer in row.layers():
+            x = layer(x)
     if include_top:
         x = _classifier(row, x, classes, classifier_activation)
     elif pooling == "avg":
