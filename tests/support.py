@@ -6,11 +6,13 @@ import zlib
 
 import keras
 import numpy as np
+import pytest
 
 from keras_csp.models.rows import (
     Network,
     Stage,
     average_pool,
+    bordered_max_pool,
     chain,
     conv,
     csp,
@@ -21,6 +23,7 @@ from keras_csp.models.rows import (
     preactivated,
     res2_conv,
     residual,
+    squeeze_excitation,
     two_way,
 )
 
@@ -81,6 +84,33 @@ def reload_config(layer):
 
     config = json.dumps(keras.saving.serialize_keras_object(layer))
     return keras.saving.deserialize_keras_object(json.loads(config))
+
+
+def assert_configuration_round_trip(layer, x):
+    """A copy from the configuration, with the same weights, does the same."""
+    expected = layer(x)
+    copy = reload_config(layer)
+    copy.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(np.asarray(copy(x)), np.asarray(expected))
+
+
+def assert_every_weight_gets_a_gradient(model, rng):
+    """Through the sum of the outputs, each with a weight of its own."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("uses tf.GradientTape")
+    import tensorflow as tf
+
+    randomize(model)
+    x = tf.constant(rng.random((4, 64, 64, 3)), "float32")
+    with tf.GradientTape() as tape:
+        y = model(x, training=True)
+        loss = tf.reduce_sum(y * tf.constant(rng.normal(size=y.shape), y.dtype))
+    weights = model.trainable_weights
+    gradients = tape.gradient(loss, [w.value for w in weights])
+    for weight, gradient in zip(weights, gradients):
+        assert gradient is not None, weight.path
+        assert np.isfinite(gradient).all(), weight.path
+        assert np.abs(gradient).max() > 0, weight.path
 
 
 _BOTTLENECK = (conv(8), conv(8, 3, groups=4), conv(16, activation=None))
@@ -184,6 +214,32 @@ SMALL = {
                         interpolation="bilinear",
                     ),
                 ),
+            ),
+        ),
+        _network(
+            "SmallCS3",
+            Stage(
+                down=(conv(16, 6, 2, padding=2, activation="silu"),),
+                blocks=(
+                    csp(
+                        (
+                            residual(
+                                (
+                                    conv(8, activation="torch_leaky"),
+                                    squeeze_excitation(4, "silu"),
+                                    conv(8, 3, activation="silu"),
+                                ),
+                                activation=None,
+                            ),
+                        ),
+                        fusion="first",
+                        transition=conv(16, activation="silu"),
+                    ),
+                ),
+            ),
+            Stage(
+                down=(bordered_max_pool(3, 2, border=1),),
+                blocks=(conv(24, normalize=False),),
             ),
         ),
         _network(

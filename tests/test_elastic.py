@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import reference
-from support import randomize, reload_config, unit_weights
+from support import assert_configuration_round_trip, randomize, unit_weights
 
 from keras_csp.layers import ConvNormAct, Elastic
 
@@ -87,10 +87,7 @@ def test_configuration_round_trip(rng):
         interpolation="bilinear",
     )
     x = rng.normal(size=(1, 7, 7, 4))
-    expected = layer(x)
-    copy = reload_config(layer)
-    copy.set_weights(layer.get_weights())
-    np.testing.assert_array_equal(np.asarray(copy(x)), np.asarray(expected))
+    assert_configuration_round_trip(layer, x)
 
 
 @pytest.mark.parametrize(

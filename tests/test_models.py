@@ -5,7 +5,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-from support import randomize, run_python
+from support import assert_every_weight_gets_a_gradient, randomize, run_python
 
 import keras_csp
 from keras_csp.layers import ConvNormAct, ResidualBlock
@@ -92,22 +92,8 @@ def test_every_network_takes_odd_sizes_and_channels(name, rng):
 @pytest.mark.slow
 @every(keras_csp.list_models())
 def test_every_weight_of_every_network_is_trained(name, rng):
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("uses tf.GradientTape")
-    import tensorflow as tf
-
     model = keras_csp.get_factory(name)(input_shape=(64, 64, 3), classes=5)
-    randomize(model)
-    x = tf.constant(rng.random((4, 64, 64, 3)), "float32")
-    with tf.GradientTape() as tape:
-        y = model(x, training=True)
-        loss = tf.reduce_sum(y * tf.constant(rng.normal(size=y.shape), y.dtype))
-    weights = model.trainable_weights
-    gradients = tape.gradient(loss, [w.value for w in weights])
-    for weight, gradient in zip(weights, gradients):
-        assert gradient is not None, weight.path
-        assert np.isfinite(gradient).all(), weight.path
-        assert np.abs(gradient).max() > 0, weight.path
+    assert_every_weight_gets_a_gradient(model, rng)
 
 
 RELOAD = """

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import reference
-from support import randomize, reload_config, unit_weights
+from support import assert_configuration_round_trip, randomize, unit_weights
 
 from keras_csp.layers import ConvNormAct, Res2Conv, ResidualBlock
 
@@ -109,10 +109,7 @@ def test_res2_conv_strides(rng):
 )
 def test_configuration_round_trip(rng, layer):
     x = rng.normal(size=(1, 6, 6, 4))
-    expected = layer(x)
-    copy = reload_config(layer)
-    copy.set_weights(layer.get_weights())
-    np.testing.assert_array_equal(np.asarray(copy(x)), np.asarray(expected))
+    assert_configuration_round_trip(layer, x)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import reference
-from support import randomize, reload_config, unit_weights
+from support import assert_configuration_round_trip, randomize, unit_weights
 
 from keras_csp.layers import ConvNormAct, NormAct, Parallel, Transition
 
@@ -26,6 +26,57 @@ def test_conv_norm_act_equals_numpy(
     y = np.asarray(unit(x))
     assert y.shape == unit.compute_output_shape(x.shape)
     np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "strides", "padding"),
+    [(6, 2, 2), (2, 1, 0), (3, 1, 0), (3, 2, 0), (3, 1, 2), (1, 1, 1)],
+)
+def test_padding_equals_numpy(rng, kernel_size, strides, padding):
+    x = rng.normal(size=(1, 10, 11, 2))
+    unit = ConvNormAct(3, kernel_size, strides, padding=padding)
+    unit.build(x.shape)
+    randomize(unit)
+    kernel, *statistics = unit_weights(unit)
+    convolved = reference.convolve(x, kernel, strides, pad=padding)
+    expected = reference.leaky(reference.normalize(convolved, *statistics))
+    y = np.asarray(unit(x))
+    assert y.shape == unit.compute_output_shape(x.shape)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_without_normalisation_there_is_a_bias(rng, groups):
+    x = rng.normal(size=(1, 5, 5, 4))
+    unit = ConvNormAct(
+        4, 3, groups=groups, activation="torch_leaky", normalize=False
+    )
+    unit.build(x.shape)
+    randomize(unit)
+    kernel, bias = (np.asarray(w) for w in unit.weights)
+    if groups == 4:
+        kernel = kernel.reshape(3, 3, 1, 4)
+    y = reference.convolve(x, kernel, groups=groups) + bias
+    np.testing.assert_allclose(
+        np.asarray(unit(x)), np.where(y > 0, y, 0.01 * y), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_weights_of_another_activation_are_refused(tmp_path, suffix):
+    def network(activation):
+        inputs = keras.Input((4, 4, 2))
+        unit = ConvNormAct(3, activation=activation, name="unit")
+        return keras.Model(inputs, unit(inputs))
+
+    path = str(tmp_path / f"leaky{suffix}")
+    saved = network("leaky")
+    (saved.save if suffix == ".keras" else saved.save_weights)(path)
+    with pytest.raises(ValueError, match=r"'leaky'.*'torch_leaky'"):
+        network("torch_leaky").load_weights(path)
+    again = network("leaky")
+    again.load_weights(path)
+    np.testing.assert_array_equal(again.weights[0], saved.weights[0])
 
 
 def test_preactivation_normalises_first(rng):
@@ -83,16 +134,14 @@ def test_transition_keeps_the_channels_by_default():
     [
         ConvNormAct(4, 3, 2, groups=2, activation=keras.activations.gelu),
         ConvNormAct(4, activation=None, preactivation=True),
+        ConvNormAct(4, 2, activation="torch_leaky", padding=1, normalize=False),
         NormAct("swish"),
         Transition(4, pool="max", pool_first=True),
     ],
 )
 def test_configuration_round_trip(rng, layer):
     x = rng.normal(size=(1, 6, 6, 2))
-    expected = layer(x)
-    copy = reload_config(layer)
-    copy.set_weights(layer.get_weights())
-    np.testing.assert_array_equal(np.asarray(copy(x)), np.asarray(expected))
+    assert_configuration_round_trip(layer, x)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +150,8 @@ def test_configuration_round_trip(rng, layer):
         (lambda: ConvNormAct(0), "filters=0"),
         (lambda: ConvNormAct(4.5), "filters=4.5"),
         (lambda: ConvNormAct(4, 2), "kernel_size=2"),
+        (lambda: ConvNormAct(4, 3, padding=-1), "padding=-1"),
+        (lambda: ConvNormAct(4, 3, padding="same"), "padding='same'"),
         (lambda: ConvNormAct(5, 3, groups=2), "groups=2, filters=5"),
         (lambda: ConvNormAct(4, activation="leeky"), "'leeky'"),
         (lambda: ConvNormAct(4, groups=2).build((None, 8, 8, 3)), "3 channels"),
