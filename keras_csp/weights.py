@@ -117,6 +117,10 @@ def _darknet_table():
 def _markdown(rows):
     header, *body = rows
     return [
-        f"| {' | '.join(cells)} |"
+        f"| {' | '.join(map(_link, cells))} |"
         for cells in (header, ["---"] * len(header), *body)
     ]
+
+
+def _link(cell):
+    return f"[file]({cell})" if cell.startswith("https://") else cell

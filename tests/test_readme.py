@@ -3,15 +3,61 @@
 import pathlib
 import re
 
+import darknet_reference
 import pytest
+import timm_weights
+from fake_hub import fake_hub
+from safetensors.numpy import save_file
+from support import run_python
+from test_timm import tensors
+
+import keras_csp
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
+PRETRAINED = re.findall(r"```python pretrained\n(.*?)```", README, re.DOTALL)
+
+
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
-def test_python_blocks_run(code, capsys):
+def test_python_blocks_run(code, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.slow
+def test_pretrained_block_runs(tmp_path):
+    """With a hub and files of the names it has, random numbers in them."""
+    (code,) = PRETRAINED
+    name = "cspresnext50"
+    path = tmp_path / "model.safetensors"
+    save_file(timm_weights.state_dict(tensors()[name]), path)
+    darknet = keras_csp.darknet
+    darknet.save_weights(
+        keras_csp.CSPResNeXt50(), tmp_path / "csresnext50.weights"
+    )
+    text = darknet_reference.author_cfgs()["darknet/cfg/yolov4-tiny.cfg"]
+    cfg = tmp_path / "yolov4-tiny.cfg"
+    cfg.write_text(text)
+    darknet.save_weights(darknet.load(cfg), tmp_path / "yolov4-tiny.weights")
+    repository = keras_csp.weights.find_record(name).hub_id
+    with fake_hub({repository: path}) as server:
+        run_python(
+            f"import os; os.chdir({str(tmp_path)!r})\n" + code,
+            HF_ENDPOINT=server.url,
+            HF_HOME=str(tmp_path / "home"),
+        )
+    assert (tmp_path / "mine.weights").read_bytes() == (
+        tmp_path / "csresnext50.weights"
+    ).read_bytes()
+
+
+def test_the_weights_table_is_what_the_command_prints(capsys):
+    keras_csp.list_weights(markdown=True)
+    start, end = "<!-- weights -->\n", "<!-- /weights -->"
+    shown = README[README.index(start) + len(start) : README.index(end)]
+    assert shown.strip() == capsys.readouterr().out.strip()
 
 
 def test_the_two_commands():

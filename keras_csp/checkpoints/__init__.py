@@ -32,6 +32,7 @@ __all__ = [
     "records",
 ]
 
+PUBLISHED_CLASSES = 1000
 TIMM_FILE = "model.safetensors"
 _KERAS_FILES = (".weights.h5", ".keras")
 _DARKNET_FILES = re.compile(r"\.weights$|\.conv\.\d+$")
@@ -137,7 +138,12 @@ class _DarknetSource(Source):
         return self.path.endswith(".weights")
 
     def load(self, model):
-        return darknet.load_weights(model, self.path)
+        try:
+            return darknet.load_weights(model, self.path)
+        except ValueError:
+            if model.output_shape[-1] == PUBLISHED_CLASSES:
+                raise
+            return darknet.load_weights(model, self.path, classifier=False)
 
 
 def choose(row, weights):

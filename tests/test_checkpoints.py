@@ -1,0 +1,100 @@
+"""The `weights` argument of the factories: Darknet's files, and mistakes."""
+
+import logging
+
+import numpy as np
+import pytest
+
+import keras_csp
+
+SHAPE = (64, 64, 3)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A network with an author's cfg, and its Darknet file."""
+    model = keras_csp.CSPMobileNetV2(input_shape=SHAPE)
+    path = tmp_path_factory.mktemp("darknet") / "csmobilenet-v2.weights"
+    keras_csp.darknet.save_weights(model, path)
+    return model, path
+
+
+def assert_same_features(model, saved, count):
+    for ours, theirs in list(zip(model.weights, saved.weights))[:count]:
+        np.testing.assert_array_equal(ours, theirs, ours.path)
+
+
+def test_factory_loads_a_darknet_file(saved, rng):
+    theirs, path = saved
+    model = keras_csp.CSPMobileNetV2(weights=path, input_shape=SHAPE)
+    x = rng.random((1, *SHAPE), dtype="float32")
+    np.testing.assert_array_equal(model(x), theirs(x))
+
+
+def test_without_classifier(saved):
+    theirs, path = saved
+    model = keras_csp.CSPMobileNetV2(weights=path, include_top=False)
+    assert_same_features(model, theirs, len(model.weights))
+
+
+def test_other_classes_leave_the_classifier_new_and_say_so(saved, caplog):
+    theirs, path = saved
+    with caplog.at_level(logging.WARNING, "keras_csp"):
+        model = keras_csp.CSPMobileNetV2(
+            weights=path, classes=7, input_shape=SHAPE
+        )
+    assert "predictions/kernel" in caplog.text
+    assert model.output_shape == (None, 7)
+    assert np.asarray(model.get_layer("predictions").kernel).std() > 0
+    assert_same_features(model, theirs, len(model.weights) - 2)
+
+
+def test_backbone_file_fills_the_features(saved, tmp_path):
+    """`darknet partial` cuts a file; NN counts the cfg's layers."""
+    theirs, path = saved
+    classifier = 4 * 1000 * (1 + theirs.get_layer("avg_pool").output.shape[-1])
+    cut = tmp_path / "csmobilenet-v2.conv.81"
+    cut.write_bytes(path.read_bytes()[:-classifier])
+    model = keras_csp.CSPMobileNetV2(weights=cut, include_top=False)
+    assert_same_features(model, theirs, len(model.weights))
+
+
+@pytest.mark.parametrize("change", [-4, 4])
+def test_file_of_another_size_is_refused(saved, tmp_path, change):
+    _, path = saved
+    content = path.read_bytes()
+    wrong = tmp_path / "wrong.weights"
+    wrong.write_bytes(content[:change] if change < 0 else content + bytes(4))
+    with pytest.raises(ValueError, match=r"wrong\.weights"):
+        keras_csp.CSPMobileNetV2(weights=wrong, input_shape=SHAPE)
+
+
+def test_file_of_another_network_is_refused(saved):
+    with pytest.raises(ValueError, match=r"csmobilenet-v2\.weights"):
+        keras_csp.MobileNetV2(weights=saved[1], input_shape=SHAPE)
+
+
+def test_networks_without_a_cfg_refuse_darknet_files(saved):
+    with pytest.raises(ValueError, match=r"PeleeNet has none.*darknet\.load"):
+        keras_csp.PeleeNet(weights=saved[1])
+    with pytest.raises(ValueError, match=r"CSPDarkNet53Timm has none"):
+        keras_csp.CSPDarkNet53Timm(weights=saved[1])
+
+
+def test_files_trained_with_another_activation_are_refused(tmp_path):
+    """They have the same shapes, so that only the name can tell."""
+    path = tmp_path / "csresnext50-omega_final.weights"
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"another activation.*csresnext50"):
+        keras_csp.CSPResNeXt50(weights=path)
+
+
+def test_every_published_darknet_file_has_its_place():
+    names = set()
+    for file in keras_csp.weights.darknet_files():
+        if file.network:
+            assert file.network in keras_csp.list_models()
+            names.add(file.network)
+        assert file.url.startswith("https://")
+        assert file.licence
+    assert len(names) == 13
