@@ -44,6 +44,7 @@ def photographs(folder):
     return np.stack(images).astype("float32") / 255
 
 
-def noise():
-    """(2, SIDE, SIDE, 3) in [0, 1): where the photographs are not at hand."""
-    return np.random.default_rng(0).random((2, SIDE, SIDE, 3), dtype="float32")
+def noise(channels=3):
+    """(2, SIDE, SIDE, channels) in [0, 1): photographs may not be at hand."""
+    shape = (2, SIDE, SIDE, channels)
+    return np.random.default_rng(0).random(shape, dtype="float32")
