@@ -1,10 +1,14 @@
 """From pixels to network and from its answers to words."""
 
+import functools
+import pathlib
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_csp.checkpoints import find_record
+from keras_csp.layers.composite import check_choice
 
 
 def preprocess_input(x, data_format=None, weights=None):
@@ -75,7 +79,7 @@ def _normalized(x, record):
     return (x - ops.cast(mean, x.dtype)) / ops.cast(std, x.dtype)
 
 
-def decode_predictions(preds, top=5):
+def decode_predictions(preds, top=5, order="imagenet"):
     """The `top` ImageNet classes of each prediction.
 
     As in keras.applications, whose list of names it downloads once.
@@ -83,17 +87,34 @@ def decode_predictions(preds, top=5):
     Args:
         preds: `(samples, 1000)` probabilities or logits.
         top: how many classes for each sample. Default 5.
+        order: of the 1000 classes: "imagenet" (default) for sorted WordNet
+            ids, which Keras and timm have; "darknet" for that of networks
+            trained by Darknet, e.g. loaded from an author's .weights file.
 
     Returns:
         For each sample a list of (WordNet id, name, score), best first.
 
     Raises:
-        ValueError: `preds` is not of shape `(samples, 1000)`.
+        ValueError: `preds` is not of shape `(samples, 1000)`, or an unknown
+            order.
     """
+    check_choice("order", order, ("imagenet", "darknet"))
     preds = ops.convert_to_numpy(preds)
     if preds.ndim != 2 or preds.shape[1] != 1000:
         raise ValueError(
             "`decode_predictions` expects a batch of predictions (a 2D array "
             f"of shape (samples, 1000)). Received: shape {preds.shape}"
         )
+    if order == "darknet":
+        preds = preds[:, np.argsort(darknet_classes())]
     return keras.applications.imagenet_utils.decode_predictions(preds, top)
+
+
+@functools.cache
+def darknet_classes():
+    """The WordNet ids of ImageNet's 1000 classes in Darknet's order.
+
+    Source: Darknet, data/imagenet.labels.list.
+    """
+    path = pathlib.Path(__file__).with_name("darknet_classes.txt")
+    return tuple(path.read_text().split())

@@ -15,7 +15,7 @@ ALLOWED = {
     "checkpoints": {"layers", "conversion", "darknet"},
     "counting": {"layers", "tracing"},
     "features": {"tracing"},
-    "preprocessing": {"checkpoints"},
+    "preprocessing": {"checkpoints", "layers"},
     "models": {"layers", "checkpoints"},
     "weights": {"models", "checkpoints", "counting"},
     "published": {"models"},

@@ -1,3 +1,4 @@
+import csv
 import json
 
 import keras
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 import keras_csp
+from keras_csp.preprocessing import darknet_classes
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int64"])
@@ -38,22 +40,49 @@ def test_bad_arguments_are_quoted(arguments, message):
         keras_csp.preprocess_input(*arguments)
 
 
-def test_decode_predictions(monkeypatch, tmp_path):
+@pytest.fixture
+def class_names(monkeypatch, tmp_path):
     """The list of names as keras.applications keeps it, without a network."""
-    names = {str(i): [f"n{i:08d}", f"name{i}"] for i in range(1000)}
-    path = tmp_path / "imagenet_class_index.json"
-    path.write_text(json.dumps(names))
     from keras.src.applications import imagenet_utils
 
+    names = {
+        str(index): [wordnet_id, f"name{index}"]
+        for index, wordnet_id in enumerate(sorted(darknet_classes()))
+    }
+    path = tmp_path / "imagenet_class_index.json"
+    path.write_text(json.dumps(names))
     monkeypatch.setattr(imagenet_utils, "CLASS_INDEX", None)
     monkeypatch.setattr(
         imagenet_utils.file_utils, "get_file", lambda *a, **k: str(path)
     )
+
+
+def test_decode_predictions(class_names):
     scores = np.zeros((1, 1000), "float32")
     scores[0, [7, 3]] = 0.9, 0.1
     ((first, second),) = keras_csp.decode_predictions(scores, top=2)
-    assert first == ("n00000007", "name7", np.float32(0.9))
+    assert first[1:] == ("name7", np.float32(0.9))
     assert second[1] == "name3"
+
+
+def test_decode_predictions_in_darknets_order(class_names):
+    """Darknet's first classes: kit fox, English setter, Siberian husky."""
+    scores = np.zeros((1, 1000), "float32")
+    scores[0, :3] = 0.5, 0.3, 0.2
+    (decoded,) = keras_csp.decode_predictions(scores, 3, order="darknet")
+    ids = [wordnet_id for wordnet_id, _, _ in decoded]
+    assert ids == ["n02119789", "n02100735", "n02110185"]
+    assert [round(float(score), 1) for *_, score in decoded] == [0.5, 0.3, 0.2]
+
+
+def test_darknets_classes_are_imagenets(shared_data):
+    """The index of each sample's class, written down by others."""
+    path = shared_data / "classification" / "imagenet_sample" / "index.csv"
+    ids = sorted(darknet_classes())
+    assert len(set(ids)) == 1000
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            assert ids[int(row["class_index"])] == row["wnid"]
 
 
 def test_decode_predictions_wants_1000_classes():
@@ -84,3 +113,8 @@ def test_statistics_of_a_checkpoint(name, rng):
 def test_statistics_that_do_not_fit(shape, weights, message):
     with pytest.raises(ValueError, match=message):
         keras_csp.preprocess_input(np.zeros(shape), weights=weights)
+
+
+def test_unknown_order_of_classes():
+    with pytest.raises(ValueError, match="order='torch'"):
+        keras_csp.decode_predictions(np.zeros((1, 1000)), order="torch")
