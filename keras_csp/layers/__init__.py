@@ -9,6 +9,7 @@ from keras_csp.layers.grouped_convolution import GroupedConv2D
 from keras_csp.layers.pooling import BorderedMaxPooling2D, Maxout
 from keras_csp.layers.residual import Res2Conv, ResidualBlock
 from keras_csp.layers.units import ConvNormAct, NormAct, Transition
+from keras_csp.layers.yolo import YoloBoxes
 
 __all__ = [
     "BorderedMaxPooling2D",
@@ -26,4 +27,5 @@ __all__ = [
     "SqueezeExcitation",
     "Transition",
     "TwoWayDenseLayer",
+    "YoloBoxes",
 ]

@@ -1,0 +1,124 @@
+"""A plan as a functional Keras model."""
+
+import keras
+
+from keras_csp.darknet import layers as darknet_layers
+from keras_csp.darknet.plan import IMAGE
+from keras_csp.layers.pooling import BorderedMaxPooling2D, Maxout
+from keras_csp.layers.units import ConvNormAct
+from keras_csp.layers.yolo import YoloBoxes
+
+
+def build(plan, input_shape, name):
+    """The `keras.Model` of a `Plan`.
+
+    Args:
+        plan: of `make_plan`, for an image of `input_shape`, where that has
+            its sides.
+        input_shape: (height, width, channels); sides may be None.
+        name: of the model.
+
+    Returns:
+        A `keras.Model`; its layers are named `kind_index` with Darknet's
+        index. A [route] of one whole layer and [cost] are no layers.
+    """
+    image = keras.Input(shape=input_shape)
+    tensors = {IMAGE: image}
+    for step in plan.steps:
+        inputs = [tensors[index] for index in step.inputs]
+        tensors[step.index] = _MAKERS[step.kind](step, *inputs)
+    outputs = [tensors[index] for index in plan.outputs]
+    return keras.Model(
+        image, outputs if plan.is_detector else outputs[0], name=name
+    )
+
+
+def _convolutional(step, x):
+    return ConvNormAct(**step.arguments, name=step.name)(x)
+
+
+def _maxpool(step, x):
+    arguments = dict(step.arguments)
+    if "filters" in arguments:
+        return Maxout(**arguments, name=step.name)(x)
+    size, strides = arguments["pool_size"], arguments["strides"]
+    padding = arguments.pop("padding")
+    # Of a larger stride "same" would lay a larger window otherwise.
+    if padding == size - 1 and (strides == 1 or size <= 2):
+        return keras.layers.MaxPooling2D(
+            **arguments, padding="same", name=step.name
+        )(x)
+    border = (padding // 2, padding - padding // 2)
+    return BorderedMaxPooling2D(**arguments, border=border, name=step.name)(x)
+
+
+def _local_avgpool(step, x):
+    return darknet_layers.LocalAveragePooling2D(
+        **step.arguments, name=step.name
+    )(x)
+
+
+def _avgpool(step, x):
+    return keras.layers.GlobalAveragePooling2D(keepdims=True, name=step.name)(x)
+
+
+def _route(step, *xs):
+    if len(xs) == 1 and step.arguments["groups"] == 1:
+        return xs[0]
+    return darknet_layers.Route(**step.arguments, name=step.name)(list(xs))
+
+
+def _shortcut(step, *xs):
+    return darknet_layers.Shortcut(**step.arguments, name=step.name)(list(xs))
+
+
+def _upsample(step, x):
+    stride, scale = step.arguments["stride"], step.arguments["scale"]
+    if scale != 1:
+        x = keras.layers.Rescaling(scale, name=f"{step.name}_scale")(x)
+    return keras.layers.UpSampling2D(stride, name=step.name)(x)
+
+
+def _product(step, *xs):
+    return darknet_layers.Product(**step.arguments, name=step.name)(list(xs))
+
+
+def _dropout(step, x):
+    return keras.layers.Dropout(**step.arguments, name=step.name)(x)
+
+
+def _softmax(step, x):
+    return darknet_layers.GroupedSoftmax(
+        **step.arguments, name=step.name, dtype=_precise()
+    )(x)
+
+
+def _cost(_step, x):
+    return x
+
+
+def _yolo(step, x):
+    return YoloBoxes(**step.arguments, name=step.name, dtype=_precise())(x)
+
+
+def _precise():
+    """float32 where half precision is too coarse: scores, exponentials."""
+    half = keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16")
+    return "float32" if half else None
+
+
+_MAKERS = {
+    "convolutional": _convolutional,
+    "maxpool": _maxpool,
+    "local_avgpool": _local_avgpool,
+    "avgpool": _avgpool,
+    "route": _route,
+    "shortcut": _shortcut,
+    "upsample": _upsample,
+    "scale_channels": _product,
+    "sam": _product,
+    "dropout": _dropout,
+    "softmax": _softmax,
+    "cost": _cost,
+    "yolo": _yolo,
+}

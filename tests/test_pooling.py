@@ -1,0 +1,117 @@
+"""The poolings of keras_csp.layers, against numpy and PyTorch."""
+
+import keras
+import numpy as np
+import pytest
+from support import reload_config
+
+from keras_csp.layers import BorderedMaxPooling2D, Maxout
+
+
+def bordered_max(x, size, strides, before, after):
+    """Every window by itself, over a border of minus infinity."""
+    border = (before, after)
+    x = np.pad(x, [(0, 0), border, border, (0, 0)], constant_values=-np.inf)
+    rows, columns = ((side - size) // strides + 1 for side in x.shape[1:3])
+    y = np.empty((x.shape[0], rows, columns, x.shape[-1]))
+    for i in range(rows):
+        for j in range(columns):
+            top, left = i * strides, j * strides
+            window = x[:, top : top + size, left : left + size]
+            y[:, i, j] = window.max((1, 2))
+    return y
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("strides", [1, 2, 3])
+def test_bordered_max_pooling_is_its_definition(size, strides, rng):
+    x = rng.normal(size=(2, 9, 6, 3)).astype("float32") - 3
+    for before in range(size):
+        for after in range(size):
+            layer = BorderedMaxPooling2D(size, strides, (before, after))
+            y = np.asarray(layer(x))
+            expected = bordered_max(x, size, strides, before, after)
+            np.testing.assert_array_equal(y, expected)
+            assert layer.compute_output_shape(x.shape) == y.shape
+            assert layer.compute_output_shape((None, None, None, 3)) == (
+                (None, None, None, 3)
+            )
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_a_map_smaller_than_the_window(side, rng):
+    x = rng.normal(size=(1, side, side, 2)).astype("float32") - 9
+    y = BorderedMaxPooling2D(5, 1, 2)(x)
+    np.testing.assert_array_equal(np.asarray(y), bordered_max(x, 5, 1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("size", "strides", "border"), [(3, 2, 1), (2, 2, 0), (3, 1, 1), (5, 3, 2)]
+)
+def test_bordered_max_pooling_is_that_of_torch(size, strides, border, rng):
+    torch = pytest.importorskip("torch")
+    x = rng.normal(size=(2, 11, 8, 3)).astype("float32")
+    y = BorderedMaxPooling2D(size, strides, border)(x)
+    theirs = torch.nn.functional.max_pool2d(
+        torch.tensor(x).permute(0, 3, 1, 2), size, strides, border
+    )
+    np.testing.assert_array_equal(
+        np.asarray(y), theirs.permute(0, 2, 3, 1).numpy()
+    )
+
+
+def test_bordered_max_pooling_of_open_sides(rng):
+    image = keras.Input((None, None, 3))
+    layer = BorderedMaxPooling2D(3, 2, (0, 1))
+    model = keras.Model(image, layer(image))
+    x = rng.random((1, 7, 4, 3), dtype="float32")
+    np.testing.assert_array_equal(
+        np.asarray(model(x)), bordered_max(x, 3, 2, 0, 1)
+    )
+
+
+@pytest.mark.parametrize(
+    "border", [3, -1, (1,), (1, 2, 1), (0, 3), "a", 1.0, (0.5, 1)]
+)
+def test_wrong_borders(border):
+    with pytest.raises(ValueError, match="`border` must be one or two"):
+        BorderedMaxPooling2D(3, 2, border=border)
+
+
+def test_default_strides_are_the_size(rng):
+    x = rng.random((1, 6, 6, 1), dtype="float32")
+    y = BorderedMaxPooling2D(3)(x)
+    np.testing.assert_array_equal(np.asarray(y), bordered_max(x, 3, 3, 0, 0))
+
+
+@pytest.mark.parametrize("filters", [1, 2, 3, 6])
+def test_maxout_is_its_definition(filters, rng):
+    """y_j is the largest of the channels j, j + filters, j + 2 filters ..."""
+    x = rng.normal(size=(2, 4, 3, 6)).astype("float32")
+    layer = Maxout(filters)
+    y = np.asarray(layer(x))
+    expected = [x[..., j::filters].max(-1) for j in range(filters)]
+    np.testing.assert_array_equal(y, np.stack(expected, axis=-1))
+    assert layer.compute_output_shape(x.shape) == y.shape
+
+
+def test_maxout_needs_whole_groups():
+    with pytest.raises(ValueError, match=r"`filters` .* 6 channels"):
+        Maxout(4).build((None, 3, 3, 6))
+    with pytest.raises(ValueError, match="`filters` must be a positive"):
+        Maxout(0)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        BorderedMaxPooling2D(3, 2, (0, 2), name="pool"),
+        BorderedMaxPooling2D(2, name="pool"),
+        Maxout(2, name="maxout"),
+    ],
+)
+def test_layers_come_back(layer, rng):
+    again = reload_config(layer)
+    assert again.get_config() == layer.get_config()
+    x = rng.normal(size=(1, 7, 7, 4)).astype("float32")
+    np.testing.assert_array_equal(np.asarray(again(x)), np.asarray(layer(x)))
