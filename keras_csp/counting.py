@@ -222,6 +222,11 @@ def _input_shape(model, given):
             "`input_shape` must give every side that the model leaves open. "
             f"Received: input_shape={given}, a model with input {own}"
         )
+    if shape[-1] != own[-1]:
+        raise ValueError(
+            f"`input_shape` must have the model's {own[-1]} channels. "
+            f"Received: input_shape={given}"
+        )
     return shape
 
 

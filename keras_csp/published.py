@@ -75,6 +75,10 @@ def published(name, gamma=None, fusion=None):
     rows = [row for row in published_rows() if row.factory == name]
     if not rows:
         get_factory(name)  # raises, naming the closest factories
+        raise ValueError(
+            "The paper and its authors' repository print nothing of this "
+            f"network; it is timm's. Received: {name!r}"
+        )
     if gamma is not None or fusion is not None:
         wanted = {
             "gamma": 0.5 if gamma is None else gamma,

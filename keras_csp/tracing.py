@@ -50,6 +50,26 @@ class _Forward(keras.Operation):
         return self.model.call(x)
 
 
+def _stand_in(layer, *args, **kwargs):
+    """A tensor of the shape that a simple layer gives, None for others.
+
+    Only shapes are asked for: of a layer that has no layers inside and knows
+    its output's shape, the operations themselves need not be traced.
+    """
+    known = type(layer).__module__.startswith(("keras.", "keras_csp."))
+    if not known or layer._layers or kwargs or len(args) != 1:
+        return None
+    if type(layer).compute_output_shape is keras.Layer.compute_output_shape:
+        return None
+    given = getattr(args[0], "shape", None)
+    if given is None or not keras.ops.is_tensor(args[0]):
+        return None
+    shape = tuple(layer.compute_output_shape(tuple(given)))
+    if shape == tuple(given):
+        return args[0]
+    return keras.ops.zeros(shape, dtype=args[0].dtype)
+
+
 @contextlib.contextmanager
 def _recording(calls):
     """Every layer's call is noted in `calls`, on this thread only."""
@@ -59,7 +79,9 @@ def _recording(calls):
         padded = {}  # id of a padded tensor: the tensor, its shape before
 
         def recorded(layer, *args, **kwargs):
-            output = original(layer, *args, **kwargs)
+            output = _stand_in(layer, *args, **kwargs)
+            if output is None:
+                output = original(layer, *args, **kwargs)
             shapes = [
                 getattr(value, "shape", None) for value in (*args[:1], output)
             ]

@@ -114,7 +114,7 @@ def test_counting_leaves_keras_as_it_was(two_layers):
     before = keras.layers.Layer.__call__
     keras_csp.count(two_layers)
     assert keras.layers.Layer.__call__ is before
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"3 channels.*\(10, 10, 5\)"):
         keras_csp.count(two_layers, input_shape=(10, 10, 5))
     assert keras.layers.Layer.__call__ is before
 
@@ -133,3 +133,18 @@ def test_bad_arguments_are_quoted(request, model, options, message):
         model = request.getfixturevalue(model)
     with pytest.raises(ValueError, match=message):
         keras_csp.count(model, **options)
+
+
+def test_keras_is_left_as_it_was_when_a_layer_fails():
+    class Fails(keras.layers.Layer):
+        def call(self, x, fail=False):
+            if keras.layers.Layer.__call__ is not before:  # while counted
+                raise RuntimeError("on purpose")
+            return x
+
+    before = keras.layers.Layer.__call__
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, Fails()(inputs))
+    with pytest.raises(Exception, match="on purpose"):
+        keras_csp.count(model)
+    assert keras.layers.Layer.__call__ is before

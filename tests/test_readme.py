@@ -71,12 +71,16 @@ def test_files_that_the_readme_names_exist():
         assert (root / path).exists(), path
 
 
-def test_the_benchmark_table_is_the_file_s():
+@pytest.mark.parametrize(
+    ("marker", "name"),
+    [("benchmark", "grouped_convolution"), ("loading", "loading")],
+)
+def test_benchmark_tables_are_the_files(marker, name):
     root = pathlib.Path(__file__).parents[1]
-    result = root / "benchmarks" / "results" / "grouped_convolution.md"
+    result = root / "benchmarks" / "results" / f"{name}.md"
     table = [
         line for line in result.read_text().splitlines() if line[:1] == "|"
     ]
-    start, end = "<!-- benchmark -->\n", "<!-- /benchmark -->"
+    start, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
     shown = README[README.index(start) + len(start) : README.index(end)]
     assert shown.strip().splitlines() == table

@@ -120,13 +120,16 @@ def test_published():
 
 def test_every_factory_is_published():
     names = {row.factory for row in published_rows()}
-    assert sorted(names) == keras_csp.list_models()
+    timms = {record.network for record in keras_csp.weights.records()}
+    assert sorted(names | timms) == keras_csp.list_models()
+    assert not names & timms
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("CSPDenseNet",), "CSPDenseNet201"),
+        (("CS3DarkNetM",), "timm's. Received: 'CS3DarkNetM'"),
         (("PeleeNet", 0.5), "PeleeNet, gamma=0.5"),
         (("CSPPeleeNet", 0.3), "gamma=0.3"),
     ],

@@ -35,7 +35,6 @@ __all__ = [
 PUBLISHED_CLASSES = 1000
 TIMM_FILE = "model.safetensors"
 _KERAS_FILES = (".weights.h5", ".keras")
-_DARKNET_FILES = re.compile(r"\.weights$|\.conv\.\d+$")
 # In names of files that have the shapes of a leaky network, but not its
 # activations.
 _OTHER_ACTIVATIONS = ("omega", "mish", "swish")
@@ -135,7 +134,7 @@ class _KerasHubSource(_KerasSource):
 class _DarknetSource(Source):
     @property
     def complete(self):
-        return self.path.endswith(".weights")
+        return not darknet.is_backbone(self.path)
 
     def load(self, model):
         try:
@@ -171,7 +170,7 @@ def choose(row, weights):
         (weights.endswith(_KERAS_FILES), lambda: _KerasSource(weights)),
         (weights.endswith(".safetensors"), lambda: _timm_file(row, weights)),
         (
-            bool(_DARKNET_FILES.search(weights)),
+            weights.endswith(".weights") or darknet.is_backbone(weights),
             lambda: _darknet_file(row, weights),
         ),
     )

@@ -13,9 +13,14 @@ import pathlib
 from keras_csp.darknet.build import build
 from keras_csp.darknet.cfg import read
 from keras_csp.darknet.plan import make_plan
-from keras_csp.darknet.weights import load_weights, save_weights
+from keras_csp.darknet.weights import (
+    is_backbone,
+    load_weights,
+    save_weights,
+)
+from keras_csp.layers.initialization import kernels_replaced
 
-__all__ = ["load", "load_weights", "save_weights"]
+__all__ = ["is_backbone", "load", "load_weights", "save_weights"]
 
 _LOGGER = logging.getLogger("keras_csp")
 
@@ -56,7 +61,9 @@ def load(cfg, weights=None, input_shape=None):
             f"input_shape={input_shape}"
         )
     shape = tuple(input_shape or plan.input_shape)
-    model = build(plan, shape, pathlib.Path(os.fsdecode(cfg)).stem)
+    complete = weights is not None and not is_backbone(weights)
+    with kernels_replaced(complete):
+        model = build(plan, shape, pathlib.Path(os.fsdecode(cfg)).stem)
     if weights is not None:
         _log_left(model, weights, load_weights(model, weights))
     return model

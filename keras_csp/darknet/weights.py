@@ -29,6 +29,11 @@ _SAVED_HEADER = struct.pack("<3iQ", 0, 2, 5, 0)
 _BACKBONE = re.compile(r"\.conv\.([0-9]{1,6})$")
 
 
+def is_backbone(path):
+    """Whether a file of this name holds only the first layers of a network."""
+    return _BACKBONE.search(os.fspath(path)) is not None
+
+
 def load_weights(model, path, classifier=True):
     """Loads a Darknet file into a model that `load` or a factory built.
 
