@@ -11,10 +11,10 @@ from keras_csp.checkpoints import (
     DownloadError,
     Record,
     TimmSource,
+    classes_of,
     darknet_files,
     find_record,
     records,
-    timm,
 )
 from keras_csp.counting import aligned
 
@@ -56,7 +56,7 @@ def load_timm(name, source=None, **options):
     weights = TimmSource(record, source)
     weights.fetch()
     options.setdefault("classifier_activation", None)
-    options.setdefault("classes", timm.classes_of(weights.path, record) or 1000)
+    options.setdefault("classes", classes_of(weights.path, record) or 1000)
     return models.get_factory(record.network)(weights=weights, **options)
 
 

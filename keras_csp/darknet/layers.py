@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_csp.layers.composite import check_positive, with_channels
-from keras_csp.layers.residual import _partial
+from keras_csp.layers.residual import partial_shortcut
 from keras_csp.layers.units import activation_layer
 
 
@@ -80,7 +80,7 @@ class Shortcut(keras.layers.Layer):
     def call(self, xs):
         y, *others = xs
         for other, scale in zip(others, self.scales):
-            x = _partial(other, max(scale, 1), y.shape[-1])
+            x = partial_shortcut(other, max(scale, 1), y.shape[-1])
             y = y + (_dilated(x, -scale) if scale < 0 else x)
         return self._act(y)
 

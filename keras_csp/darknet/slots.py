@@ -205,7 +205,7 @@ def _crossing(call, units):
             "it has no plain convolution after its concatenation, whose order "
             "is another one in Darknet's files",
         )
-    crossing, _ = stage._split_shapes((1, *call.input_shape), output_shape)
+    crossing, _ = stage.split_shapes((1, *call.input_shape), output_shape)
     return {id(mixing[0]): crossing[-1]}
 
 

@@ -115,7 +115,7 @@ class CSPStage(Composite):
 
     def build(self, input_shape):
         self._branches = self._make_branches(input_shape[-1])
-        crossing, inner = self._split_shapes(input_shape, build)
+        crossing, inner = self.split_shapes(input_shape, build)
         result = build_chain(self.blocks, inner)
         check_same_sides(self, "F(x0'')", result, "x0''", inner)
         if self.partial_transition is not None:
@@ -130,7 +130,7 @@ class CSPStage(Composite):
     def compute_output_shape(self, input_shape):
         if not self.built:
             self.build(input_shape)
-        crossing, shape = self._split_shapes(input_shape, output_shape)
+        crossing, shape = self.split_shapes(input_shape, output_shape)
         for block in self.blocks:
             shape = output_shape(block, shape)
         if self.partial_transition is not None:
@@ -159,7 +159,7 @@ class CSPStage(Composite):
             )
         ]
 
-    def _split_shapes(self, input_shape, shape_of):
+    def split_shapes(self, input_shape, shape_of):
         """The shapes of x0' and x0''."""
         if self.split == "slice":
             channels = input_shape[-1]

@@ -92,7 +92,7 @@ class ResidualBlock(Composite):
         if self._projection is not None:
             x = self._projection(x)
         elif self.shortcut == "partial":
-            x = _partial(x, self._strides, self._channels)
+            x = partial_shortcut(x, self._strides, self._channels)
         return self._act(residual + x)
 
     def compute_output_shape(self, input_shape):
@@ -106,7 +106,7 @@ class ResidualBlock(Composite):
         }
 
 
-def _partial(x, strides, channels):
+def partial_shortcut(x, strides, channels):
     """x sampled by `strides`, its channels cut or padded with zeros."""
     if strides > 1 or x.shape[-1] > channels:
         x = x[:, ::strides, ::strides, :channels]

@@ -1,0 +1,238 @@
+"""The `weights` argument of a factory as a source of weights.
+
+`choose` decides by the name alone, so that a mistake is found before anything
+is downloaded or built; `Source.fetch` finds the file, `load` fills the model.
+"""
+
+import logging
+import os
+import re
+
+from keras_csp import darknet
+from keras_csp.checkpoints import hub, keras_files, timm
+from keras_csp.checkpoints.records import record_of, records
+
+PUBLISHED_CLASSES = 1000
+TIMM_FILE = "model.safetensors"
+_KERAS_FILES = (".weights.h5", ".keras")
+# In names of files that have the shapes of a leaky network, but not its
+# activations.
+_OTHER_ACTIVATIONS = ("omega", "mish", "swish")
+_PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".tar")
+_KINDS = (
+    'None, "imagenet", or the path of a .weights.h5 or .keras file, of a '
+    ".safetensors file of timm's, or of a Darknet .weights file"
+)
+
+
+class Source:
+    """Where weights come from: a file, once `fetch` has found it."""
+
+    def __init__(self, path=None):
+        self.path = path
+
+    def fetch(self):
+        """Sets `path`, by a download if need be."""
+
+    @property
+    def complete(self):
+        """Whether it has every kernel of the features, whatever happens."""
+        return True
+
+    def load(self, model):
+        """Fills `model`; the paths of the variables left as they were."""
+        raise NotImplementedError
+
+
+class TimmSource(Source):
+    """A checkpoint of timm's, from a local file or from the hub.
+
+    Args:
+        record: the `Record` of its network.
+        source: None for the hub repository of the record, or the path of a
+            .safetensors file, of a folder that holds a model.safetensors, or
+            another "organisation/name", with or without "@revision".
+    """
+
+    def __init__(self, record, source=None):
+        super().__init__()
+        self.record = record
+        self.source = None if source is None else os.fspath(source)
+        if source is not None:
+            _refuse_pickles(self.source)
+
+    def fetch(self):
+        if self.source is None:
+            hub_id, revision = self.record.hub_id, self.record.revision
+        elif local := _local_safetensors(self.source):
+            self.path = local
+            return
+        else:
+            hub_id, revision = _hub_id(self.source)
+        self.path = hub.download(hub_id, TIMM_FILE, revision)
+
+    def load(self, model):
+        return timm.load(model, self.path, self.record)
+
+
+def _local_safetensors(source):
+    """The path of the file that `source` is or, as a folder, has."""
+    if os.path.isdir(source):
+        source = os.path.join(source, TIMM_FILE)
+    return source if os.path.isfile(source) else None
+
+
+def _hub_id(source):
+    match = re.fullmatch(
+        r"(?:hf://|hf-hub:)?([^/@\s]+/[^/@\s]+)(?:@(\S+))?", source
+    )
+    if match is None or source.endswith(".safetensors"):
+        raise ValueError(
+            "There is no file of that name, and a hub id is of the form "
+            f'"organisation/name". Received: {source!r}'
+        )
+    return match.groups()
+
+
+class _KerasSource(Source):
+    def load(self, model):
+        keras_files.load(model, self.path)
+        return []
+
+
+class _KerasHubSource(_KerasSource):
+    """A repository that `model.save("hf://user/name")` made."""
+
+    def __init__(self, hub_id):
+        super().__init__()
+        self.hub_id = hub_id
+
+    def fetch(self):
+        self.path = hub.download(self.hub_id, "model.weights.h5")
+
+
+class _DarknetSource(Source):
+    @property
+    def complete(self):
+        return not darknet.is_backbone(self.path)
+
+    def load(self, model):
+        try:
+            return darknet.load_weights(model, self.path)
+        except ValueError:
+            if model.output_shape[-1] == PUBLISHED_CLASSES:
+                raise
+            return darknet.load_weights(model, self.path, classifier=False)
+
+
+def choose(row, weights):
+    """The row to build and the source of its weights (None: random).
+
+    "imagenet" builds `row.pretrained`, where the published weights belong to
+    another network than `row`.
+
+    Raises:
+        ValueError: weights that no network, or not this one, can take.
+    """
+    if weights is None or isinstance(weights, Source):
+        return row, weights
+    if not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(
+            f"`weights` must be {_KINDS}. Received: weights={weights!r}"
+        )
+    weights = os.fspath(weights)
+    if weights == "imagenet":
+        return _pretrained(row)
+    _refuse_pickles(weights)
+    if re.fullmatch(r"hf://[^/]+/[^/]+", weights):
+        return row, _KerasHubSource(weights.removeprefix("hf://"))
+    kinds = (
+        (weights.endswith(_KERAS_FILES), lambda: _KerasSource(weights)),
+        (weights.endswith(".safetensors"), lambda: _timm_file(row, weights)),
+        (
+            weights.endswith(".weights") or darknet.is_backbone(weights),
+            lambda: _darknet_file(row, weights),
+        ),
+    )
+    make = next((make for matches, make in kinds if matches), None)
+    if make is None:
+        raise ValueError(
+            f"`weights` must be {_KINDS}. Received: weights={weights!r}"
+        )
+    if not os.path.isfile(weights):
+        raise ValueError(
+            f"`weights` names no file. Received: weights={weights!r}"
+        )
+    return row, make()
+
+
+def load(source, model):
+    """Fills `model`; what stays at its initial value is logged."""
+    left = source.load(model)
+    if left:
+        logging.getLogger("keras_csp").warning(
+            "%s: left at their initial values, since the weights have another "
+            "classifier: %s",
+            model.name,
+            ", ".join(left),
+        )
+
+
+def _pretrained(row):
+    row = row.pretrained or row
+    record = record_of(row.name)
+    if record is None:
+        raise ValueError(
+            f'{row.name} has no published weights: weights="imagenet" is not '
+            "available. Networks that have them: "
+            + ", ".join(r.network for r in records())
+            + f". Received: weights='imagenet' for {row.name}"
+        )
+    return row, TimmSource(record)
+
+
+def _timm_file(row, path):
+    record = record_of(row.name)
+    if record is not None:
+        return TimmSource(record, path)
+    twin = row.pretrained and row.pretrained.name
+    raise ValueError(
+        f"A .safetensors file holds a network of timm's, and {row.name} is "
+        "none of them"
+        + (f": its twin there is {twin}. " if twin else ". ")
+        + f"Use keras_csp.{twin or '<its network>'}(weights={path!r}) or "
+        "keras_csp.weights.load_timm. Received: "
+        f"weights={path!r} for {row.name}"
+    )
+
+
+def _darknet_file(row, path):
+    other = [word for word in _OTHER_ACTIVATIONS if word in _stem(path)]
+    if row.cfg is not None and not other:
+        return _DarknetSource(path)
+    if row.cfg is not None:
+        raise ValueError(
+            f"By its name this file is of a network with another activation "
+            f"than {row.name} (cfg/{row.cfg}.cfg): the authors' omega networks "
+            "have Mish. The file cannot tell. Use keras_csp.darknet.load(cfg, "
+            f"weights) with its own cfg file. Received: weights={path!r}"
+        )
+    raise ValueError(
+        f"A Darknet file fits the network of its cfg file, and {row.name} has "
+        "none by the authors. Use keras_csp.darknet.load(cfg, weights). "
+        f"Received: weights={path!r} for {row.name}"
+    )
+
+
+def _stem(path):
+    return os.path.basename(path).lower()
+
+
+def _refuse_pickles(path):
+    if os.fspath(path).endswith(_PICKLES):
+        raise ValueError(
+            "Pickled files execute code when loaded and are refused. Where "
+            "you trust it, convert it: safetensors.torch.save_file("
+            "torch.load(path, weights_only=True), 'model.safetensors'). "
+            f"Received: {os.fspath(path)!r}"
+        )
