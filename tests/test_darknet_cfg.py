@@ -134,6 +134,7 @@ FAULTS = {
         15,
         "[scale_channels]: the layer before must be 1x1",
     ),
+    "misspelt filters": ("[convolutional]\nfliters=9\n", 5, "is missing"),
     "no filters": ("[convolutional]\nfilters=0\n", 6, "at least 1. Received"),
     "negative size": ("[convolutional]\nsize=-3\n", 6, "`size` must be an int"),
     "no stride": ("[convolutional]\nstride=0\n", 6, "`stride` must be an int"),
@@ -148,12 +149,12 @@ FAULTS = {
         "`groups` must divide the 8 filters",
     ),
     "activation": (
-        "[convolutional]\nactivation=plse\n",
-        6,
+        "[convolutional]\nfilters=1\nactivation=plse\n",
+        7,
         "activation. Supported: leaky, linear, logistic, mish, relu, relu6",
     ),
     "nothing left": (
-        "[convolutional]\nsize=33\n",
+        "[convolutional]\nfilters=1\nsize=33\n",
         5,
         "a map of side 32 is too small for size=33",
     ),

@@ -413,6 +413,18 @@ def test_a_model_without_convolutions(tmp_path):
         darknet.save_weights(model, tmp_path / "a.weights")
 
 
+def test_what_is_no_model(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"keras\.Model\. Received: 'x' of type"
+    ):
+        darknet.save_weights("x", tmp_path / "a.weights")
+
+
+def test_a_folder_that_does_not_exist(folder):
+    with pytest.raises(FileNotFoundError, match=r"There is no folder.*gone"):
+        darknet.save_weights(model_of(folder), folder / "gone" / "a.weights")
+
+
 def test_a_cfg_inside_another_model(folder):
     inner = model_of(folder)
     image = keras.Input((8, 8, 3))

@@ -217,10 +217,11 @@ class _Builder:
 
 def _convolutional(section, builder):
     height, width, channels = builder.image(section)
-    filters = section.integer("filters", 1, minimum=1)
     size = section.integer("size", 1, minimum=1)
     stride = section.integer("stride", 1, minimum=1)
     groups = section.integer("groups", 1, minimum=1)
+    # Darknet's default is 1, which nobody means: a misspelt key is likelier.
+    filters = section.integer("filters", None, minimum=1)
     normalize = section.integer("batch_normalize", 0) != 0
     padding = section.integer("padding", 0, minimum=0)
     if section.integer("pad", 0):

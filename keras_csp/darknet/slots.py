@@ -86,6 +86,11 @@ def find_slots(model):
         ValueError: a layer that Darknet's format has no place for; its name
             is in the message.
     """
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "`model` must be a keras.Model. Received: "
+            f"{model!r} of type {type(model).__name__}"
+        )
     found = []
     for layer in model.layers:
         match = _CFG_NAME.fullmatch(layer.name)

@@ -85,9 +85,15 @@ def save_weights(model, path):
     Raises:
         ValueError: a layer that Darknet's format has no place for; the
             message names it.
+        FileNotFoundError: the folder of `path` does not exist.
     """
     path = os.fsdecode(path)
     slots = find_slots(model)
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"There is no folder {folder!r} to write to. Received: {path!r}"
+        )
     part = f"{path}.{secrets.token_hex(4)}.part"
     try:
         with open(part, "xb") as file:
