@@ -89,7 +89,8 @@ def convolution_shapes(text):
                 int(options.get(k, 1)) for k in ("filters", "size")
             )
             inputs = channels // int(options.get("groups", 1))
-            shapes[here] = (filters, inputs, size, size)
+            if "share_index" not in options:
+                shapes[here] = (filters, inputs, size, size)
             channels = filters
         elif kind == "route":
             channels = sum(widths[n] for n in indexes(options, "layers", here))
@@ -142,19 +143,25 @@ def outputs(text, weights, image):
     _, sections = parsed(text)
     results, x = [], image.astype("float64")
     for here, (kind, options) in enumerate(sections):
-        x = LAYERS[kind](options, x, results, weights.get(here))
+        owner = here
+        while "share_index" in sections[owner][1]:
+            (owner,) = indexes(sections[owner][1], "share_index", owner)
+        x = LAYERS[kind](options, x, results, weights.get(owner))
         results.append(x)
     return results
 
 
 def _convolutional(options, x, _results, layer):
     size, stride = (int(options.get(k, 1)) for k in ("size", "stride"))
+    down, right = (
+        int(options.get(k, stride)) for k in ("stride_y", "stride_x")
+    )
     groups = int(options.get("groups", 1))
     pad = size // 2 if int(options.get("pad", 0)) else 0
     pad = pad or int(options.get("padding", 0))
     x = np.pad(x, [(0, 0), (pad, pad), (pad, pad)])
     windows = sliding_window_view(x, (size, size), (1, 2))
-    windows = windows[:, ::stride, ::stride]
+    windows = windows[:, ::down, ::right]
     parts = [
         np.tensordot(kernel.astype("float64"), window, ((1, 2, 3), (0, 3, 4)))
         for kernel, window in zip(

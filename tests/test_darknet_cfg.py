@@ -134,6 +134,17 @@ FAULTS = {
         15,
         "[scale_channels]: the layer before must be 1x1",
     ),
+    "shared with another kernel": (
+        f"{CONV}{CONV}share_index=0\n",
+        15,
+        "layer 0 must be a [convolutional] with the options and the input",
+    ),
+    "shared with no convolution": (
+        f"{CONV}[dropout]\n{CONV}share_index=-1\n",
+        16,
+        "layer 1 must be a [convolutional]",
+    ),
+    "shared ahead": (f"{CONV}share_index=0\n", 10, "before this one"),
     "misspelt filters": ("[convolutional]\nfliters=9\n", 5, "is missing"),
     "no filters": ("[convolutional]\nfilters=0\n", 6, "at least 1. Received"),
     "negative size": ("[convolutional]\nsize=-3\n", 6, "`size` must be an int"),
@@ -264,8 +275,6 @@ def test_faults_of_net(net, line, words):
     [
         *(("convolutional", f"{key}=1") for key in options._VARIANTS),
         ("convolutional", "dilation=2"),
-        ("convolutional", "share_index=0"),
-        ("convolutional", "stride_x=2"),
         ("convolutional", "dontload=1"),
         ("maxpool", "antialiasing=1"),
         ("maxpool", "stride_y=3"),

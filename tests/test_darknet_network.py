@@ -40,7 +40,8 @@ NOT_OPENCV = (
     "darknet/cfg/resnet152.cfg",
     "darknet/cfg/efficientnet-lite3.cfg",
 )
-# Asks for a convolution whose strides differ, to share weights.
+# Shares the weights of convolutions of 128 and 256 channels, which Darknet
+# refuses too.
 REFUSED = ("in progress/yolov3-spp-matrix.cfg",)
 # Networks with maps of 1/64 or 1/128 of the image.
 SIZES = {
@@ -311,6 +312,47 @@ def test_outputs_are_those_of_numpy(name, folder, rng):
     assert_close(ours, reference.outputs(text, weights, planes)[-1])
 
 
+_SHARED = """
+batch_normalize=1
+filters=6
+size=3
+stride_x=2
+stride_y=1
+pad=1
+activation=leaky
+"""
+SHARED = f"""[net]
+height=12
+width=16
+channels=6
+
+[convolutional]{_SHARED}
+[convolutional]
+share_index=0{_SHARED}
+[convolutional]
+share_index=-1{_SHARED}
+[convolutional]
+filters=4
+activation=linear
+"""
+
+
+def test_shared_weights_and_two_strides_are_those_of_numpy(folder, rng):
+    image = image_for(SHARED, rng)
+    weights = reference.random_weights(SHARED)
+    assert list(weights) == [0, 3]
+    path, file = written(SHARED, weights, folder)
+    model = darknet.load(path, file)
+    planes = image[0].transpose(2, 0, 1)
+    expected = np.moveaxis(
+        reference.outputs(SHARED, weights, planes)[-1], 0, -1
+    )
+    assert expected.shape == (12, 2, 4)
+    assert_close(array(model(image))[0], expected)
+    darknet.save_weights(model, folder / "again.weights")
+    assert (folder / "again.weights").read_bytes() == file.read_bytes()
+
+
 def test_every_kind_of_layer_is_that_of_numpy(folder, rng):
     image = image_for(SMALL, rng)
     weights = reference.random_weights(SMALL)
@@ -489,7 +531,7 @@ def test_plan_of_every_cfg(name):
     # Their elastic blocks want sides that 64 divides, and [net] has 416.
     shape = (512, 512, 3) if "elastic-panet" in name else None
     if name in REFUSED:
-        with pytest.raises(ValueError, match=r"`stride_y` must equal"):
+        with pytest.raises(ValueError, match=r"line \d+.*share weights"):
             plan.make_plan(sections)
         return
     with warnings.catch_warnings():

@@ -45,6 +45,18 @@ def test_padding_equals_numpy(rng, kernel_size, strides, padding):
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
+def test_two_strides(rng):
+    x = rng.normal(size=(1, 8, 9, 2))
+    unit = ConvNormAct(3, 3, strides=(2, 1))
+    unit.build(x.shape)
+    randomize(unit)
+    whole = reference.conv_norm_act(x, unit_weights(unit))
+    y = np.asarray(unit(x))
+    assert y.shape == unit.compute_output_shape(x.shape)
+    np.testing.assert_allclose(y, whole[:, ::2], atol=1e-5)
+    assert_configuration_round_trip(unit, x)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_without_normalisation_there_is_a_bias(rng, groups):
     x = rng.normal(size=(1, 5, 5, 4))
@@ -151,6 +163,8 @@ def test_configuration_round_trip(rng, layer):
         (lambda: ConvNormAct(4.5), "filters=4.5"),
         (lambda: ConvNormAct(4, 2), "kernel_size=2"),
         (lambda: ConvNormAct(4, 3, padding=-1), "padding=-1"),
+        (lambda: ConvNormAct(4, 3, strides=(1, 2, 3)), r"strides=\(1, 2, 3\)"),
+        (lambda: ConvNormAct(4, 3, strides=(1, 0)), "strides=0"),
         (lambda: ConvNormAct(4, 3, padding="same"), "padding='same'"),
         (lambda: ConvNormAct(5, 3, groups=2), "groups=2, filters=5"),
         (lambda: ConvNormAct(4, activation="leeky"), "'leeky'"),

@@ -23,18 +23,25 @@ def build(plan, input_shape, name):
         index. A [route] of one whole layer and [cost] are no layers.
     """
     image = keras.Input(shape=input_shape)
-    tensors = {IMAGE: image}
+    tensors, units = {IMAGE: image}, {}
     for step in plan.steps:
         inputs = [tensors[index] for index in step.inputs]
-        tensors[step.index] = _MAKERS[step.kind](step, *inputs)
+        if step.kind == "convolutional":
+            unit = units[step.index] = _unit(step, units)
+            tensors[step.index] = unit(*inputs)
+        else:
+            tensors[step.index] = _MAKERS[step.kind](step, *inputs)
     outputs = [tensors[index] for index in plan.outputs]
     return keras.Model(
         image, outputs if plan.is_detector else outputs[0], name=name
     )
 
 
-def _convolutional(step, x):
-    return ConvNormAct(**step.arguments, name=step.name)(x)
+def _unit(step, units):
+    """A new unit, or the earlier one whose weights this step shares."""
+    if "shared" in step.arguments:
+        return units[step.arguments["shared"]]
+    return ConvNormAct(**step.arguments, name=step.name)
 
 
 def _maxpool(step, x):
@@ -108,7 +115,6 @@ def _precise():
 
 
 _MAKERS = {
-    "convolutional": _convolutional,
     "maxpool": _maxpool,
     "local_avgpool": _local_avgpool,
     "avgpool": _avgpool,

@@ -23,8 +23,8 @@ ALIASES = {
 
 USED = {
     "net": "height width channels",
-    "convolutional": "filters size stride pad padding groups batch_normalize "
-    "activation",
+    "convolutional": "filters size stride stride_x stride_y pad padding groups "
+    "batch_normalize activation share_index",
     "maxpool": "size stride padding maxpool_depth out_channels",
     "local_avgpool": "size stride padding",
     "avgpool": "",
@@ -94,7 +94,6 @@ REFUSED = {
     "convolutional": {
         **dict.fromkeys(_VARIANTS, 0),
         "dilation": 1,
-        "share_index": None,  # any value shares the weights of a layer
     },
     "maxpool": {"antialiasing": 0},
     "shortcut": {"weights_type": "none"},
@@ -107,8 +106,8 @@ _KNOWN = {
     for kind, used in USED.items()
 }
 
-# Strides of the two directions, which must be alike.
-_STRIDED = ("convolutional", "maxpool", "local_avgpool")
+# Windows whose strides must be alike in the two directions.
+_STRIDED = ("maxpool", "local_avgpool")
 
 
 def check_kinds(sections):

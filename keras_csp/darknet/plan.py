@@ -218,7 +218,7 @@ class _Builder:
 def _convolutional(section, builder):
     height, width, channels = builder.image(section)
     size = section.integer("size", 1, minimum=1)
-    stride = section.integer("stride", 1, minimum=1)
+    strides = _strides(section)
     groups = section.integer("groups", 1, minimum=1)
     # Darknet's default is 1, which nobody means: a misspelt key is likelier.
     filters = section.integer("filters", None, minimum=1)
@@ -231,20 +231,48 @@ def _convolutional(section, builder):
     arguments = {
         "filters": filters,
         "kernel_size": size,
-        "strides": stride,
+        "strides": strides[0] if strides[0] == strides[1] else strides,
         "groups": groups,
         "activation": _activation(section, "logistic"),
         "padding": padding,
         "normalize": normalize,
     }
     shape = (
-        _side(section, height, 2 * padding, size, stride),
-        _side(section, width, 2 * padding, size, stride),
+        _side(section, height, 2 * padding, size, strides[0]),
+        _side(section, width, 2 * padding, size, strides[1]),
         filters,
     )
+    if "share_index" in section.options:
+        shared = _shared(section, builder, arguments, channels)
+        return (builder.index - 1,), shape, {"shared": shared}, 0
     weights = filters * (4 if normalize else 1)
     weights += filters * (channels // groups) * size**2
     return (builder.index - 1,), shape, arguments, weights
+
+
+def _strides(section):
+    """(vertical, horizontal)"""
+    stride = section.integer("stride", 1, minimum=1)
+    return tuple(
+        section.integer(key, stride, minimum=1)
+        for key in ("stride_y", "stride_x")
+    )
+
+
+def _shared(section, builder, arguments, channels):
+    """The index of the convolution whose weights this one uses too."""
+    index, _ = _single_reference(section, builder, "share_index")
+    step = builder.steps[index]
+    index = step.arguments.get("shared", index)
+    step = builder.steps[index]
+    same = step.kind == "convolutional" and step.arguments == arguments
+    if not same or builder.shape(step.inputs[0])[2] != channels:
+        raise section.error(
+            f"layer {index} must be a [convolutional] with the options and "
+            "the input channels of this one, for the two to share weights",
+            "share_index",
+        )
+    return index
 
 
 def _side(section, side, padding, size, stride):
@@ -429,10 +457,10 @@ def _sam(section, builder):
     return (builder.index - 1, index), shape, arguments, 0
 
 
-def _single_reference(section, builder):
-    index, *others = builder.references(section, "from")
+def _single_reference(section, builder, key="from"):
+    index, *others = builder.references(section, key)
     if others:
-        raise section.error("`from` must name one layer", "from")
+        raise section.error(f"`{key}` must name one layer", key)
     return index, builder.image(section, index)
 
 

@@ -85,7 +85,7 @@ class ConvNormAct(Sequence):
     Args:
         filters: output channels.
         kernel_size: side k of the square kernel. Default 1.
-        strides: s, 1 (default) or more.
+        strides: s, 1 (default) or more; or a pair, vertical and horizontal.
         groups: groups of the convolution; it must divide the input channels
             and `filters`. As many groups as input channels make it depthwise.
         activation: "leaky" (Darknet's, slope 0.1, the default), "torch_leaky"
@@ -121,7 +121,7 @@ class ConvNormAct(Sequence):
         super().__init__(**kwargs)
         self.filters = check_positive("filters", filters)
         self.kernel_size = check_positive("kernel_size", kernel_size)
-        self.strides = check_positive("strides", strides)
+        self.strides = _check_strides(strides)
         self.groups = check_positive("groups", groups)
         self.activation = activation
         self.preactivation = preactivation
@@ -150,9 +150,8 @@ class ConvNormAct(Sequence):
         sides = (
             None
             if side is None
-            else (side + 2 * self.padding - self.kernel_size) // self.strides
-            + 1
-            for side in sides
+            else (side + 2 * self.padding - self.kernel_size) // stride + 1
+            for side, stride in zip(sides, _pair(self.strides))
         )
         return (batch, *sides, self.filters)
 
@@ -222,6 +221,21 @@ class ConvNormAct(Sequence):
             "padding": self.padding,
             "normalize": self.normalize,
         }
+
+
+def _pair(strides):
+    return (strides, strides) if isinstance(strides, int) else strides
+
+
+def _check_strides(strides):
+    if not isinstance(strides, (list, tuple)):
+        return check_positive("strides", strides)
+    if len(strides) != 2:
+        raise ValueError(
+            "`strides` must be one positive integer or two, vertical and "
+            f"horizontal. Received: strides={strides!r}"
+        )
+    return tuple(check_positive("strides", stride) for stride in strides)
 
 
 def _check_padding(padding, kernel_size):
