@@ -217,9 +217,12 @@ def _darknet_file(row, path):
             "have Mish. The file cannot tell. Use keras_csp.darknet.load(cfg, "
             f"weights) with its own cfg file. Received: weights={path!r}"
         )
+    twin = row.name.removesuffix("Timm")
     raise ValueError(
         f"A Darknet file fits the network of its cfg file, and {row.name} has "
-        "none by the authors. Use keras_csp.darknet.load(cfg, weights). "
+        "none by the authors"
+        + (f": its twin there is {twin}. " if twin != row.name else ". ")
+        + "Use keras_csp.darknet.load(cfg, weights). "
         f"Received: weights={path!r} for {row.name}"
     )
 
