@@ -207,7 +207,8 @@ def _timm_file(row, path):
 
 
 def _darknet_file(row, path):
-    other = [word for word in _OTHER_ACTIVATIONS if word in _stem(path)]
+    name = os.path.basename(path).lower()
+    other = [word for word in _OTHER_ACTIVATIONS if word in name]
     if row.cfg is not None and not other:
         return _DarknetSource(path)
     if row.cfg is not None:
@@ -225,10 +226,6 @@ def _darknet_file(row, path):
         + "Use keras_csp.darknet.load(cfg, weights). "
         f"Received: weights={path!r} for {row.name}"
     )
-
-
-def _stem(path):
-    return os.path.basename(path).lower()
 
 
 def _refuse_pickles(path):
