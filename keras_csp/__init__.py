@@ -8,9 +8,10 @@ from keras_csp import _onednn
 
 _onednn.enable()  # before anything imports TensorFlow
 
-from keras_csp import darknet, layers, models, weights  # noqa: E402
+from keras_csp import darknet, detection, layers, models, weights  # noqa: E402
 from keras_csp._version import __version__  # noqa: E402
 from keras_csp.counting import Count, count  # noqa: E402
+from keras_csp.detection import Detector  # noqa: E402
 from keras_csp.features import feature_extractor  # noqa: E402
 from keras_csp.models import *  # noqa: E402, F403
 from keras_csp.preprocessing import (  # noqa: E402
@@ -22,11 +23,13 @@ from keras_csp.weights import list_weights  # noqa: E402
 
 __all__ = [
     "Count",
+    "Detector",
     "Published",
     "__version__",
     "count",
     "darknet",
     "decode_predictions",
+    "detection",
     "feature_extractor",
     "layers",
     "list_weights",

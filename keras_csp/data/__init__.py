@@ -1,8 +1,18 @@
-"""tf.data pipelines of images and labels."""
+"""tf.data pipelines of images and labels, or boxes."""
 
+from keras_csp.data.annotations import Fault
+from keras_csp.data.augmentation import Augmentation
 from keras_csp.data.classification import (
     ClassificationData,
     load_classification,
 )
+from keras_csp.data.detection import DetectionData, load_detection
 
-__all__ = ["ClassificationData", "load_classification"]
+__all__ = [
+    "Augmentation",
+    "ClassificationData",
+    "DetectionData",
+    "Fault",
+    "load_classification",
+    "load_detection",
+]

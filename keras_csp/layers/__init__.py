@@ -1,12 +1,17 @@
 """Keras layers of Cross Stage Partial Networks; all are channels-last."""
 
-from keras_csp.layers.attention import SqueezeExcitation
+from keras_csp.layers.attention import SpatialAttention, SqueezeExcitation
 from keras_csp.layers.composite import Chain, Parallel
 from keras_csp.layers.csp_stage import CSPStage
 from keras_csp.layers.dense import DenseBlock, TwoWayDenseLayer
 from keras_csp.layers.elastic import Elastic
+from keras_csp.layers.fusion import FusionNode, PyramidFusion
 from keras_csp.layers.grouped_convolution import GroupedConv2D
-from keras_csp.layers.pooling import BorderedMaxPooling2D, Maxout
+from keras_csp.layers.pooling import (
+    BorderedMaxPooling2D,
+    Maxout,
+    SpatialPyramidPooling,
+)
 from keras_csp.layers.residual import Res2Conv, ResidualBlock
 from keras_csp.layers.units import ConvNormAct, NormAct, Transition
 from keras_csp.layers.yolo import YoloBoxes
@@ -18,12 +23,16 @@ __all__ = [
     "ConvNormAct",
     "DenseBlock",
     "Elastic",
+    "FusionNode",
     "GroupedConv2D",
     "Maxout",
     "NormAct",
     "Parallel",
+    "PyramidFusion",
     "Res2Conv",
     "ResidualBlock",
+    "SpatialAttention",
+    "SpatialPyramidPooling",
     "SqueezeExcitation",
     "Transition",
     "TwoWayDenseLayer",

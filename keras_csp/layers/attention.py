@@ -2,8 +2,18 @@
 
 import keras
 
-from keras_csp.layers.composite import check_positive
-from keras_csp.layers.units import _serialized, activation_layer
+from keras_csp.layers.composite import (
+    Composite,
+    as_layer,
+    build,
+    check_positive,
+    output_shape,
+)
+from keras_csp.layers.units import (
+    ConvNormAct,
+    _serialized,
+    activation_layer,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
@@ -55,3 +65,49 @@ class SqueezeExcitation(keras.layers.Layer):
             "filters": self.filters,
             "activation": _serialized(self.activation),
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_csp")
+class SpatialAttention(Composite):
+    """y = f(x) * sigmoid(batch_norm(K * x)): YOLOv4's spatial attention (SAM).
+
+    A weight for every position and channel, from a 1x1 convolution K: CBAM's
+    spatial attention module without its poolings, Darknet's `[sam]`.
+
+    Args:
+        transform: f, a layer or list of layers that keeps the height and
+            width; K has as many filters as f gives channels. `None` (default)
+            is the identity, Darknet's `[sam]`.
+
+    Shapes: `(batch, h, w, c)` to what f gives, `(batch, h, w, filters)`.
+    Source: arXiv 2004.10934, Fig. 5; arXiv 1911.11929, Table 2.
+    """
+
+    layer_arguments = ("transform",)
+
+    def __init__(self, transform=None, **kwargs):
+        super().__init__(**kwargs)
+        if transform is not None:
+            transform = as_layer("transform", transform)
+        self.transform = transform
+
+    def build(self, input_shape):
+        shape = input_shape
+        if self.transform is not None:
+            shape = build(self.transform, input_shape)
+        self.weigh = ConvNormAct(
+            shape[-1],
+            activation="sigmoid",
+            dtype=self.dtype_policy,
+            name="weigh",
+        )
+        self.weigh.build(input_shape)
+
+    def call(self, x):
+        transformed = x if self.transform is None else self.transform(x)
+        return transformed * self.weigh(x)
+
+    def compute_output_shape(self, input_shape):
+        if self.transform is None:
+            return input_shape
+        return output_shape(self.transform, input_shape)

@@ -106,3 +106,53 @@ class Maxout(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "filters": self.filters}
+
+
+@keras.saving.register_keras_serializable(package="keras_csp")
+class SpatialPyramidPooling(keras.layers.Layer):
+    """y = [pool_n(x), ..., pool_1(x), x]: max over windows of several sizes.
+
+    Args:
+        pool_sizes: odd sides of the windows, each moved by one position.
+            Default (5, 9, 13), those of YOLOv3-SPP.
+
+    Shapes: `(batch, h, w, c)` to `(batch, h, w, (n + 1) c)`, the largest
+    window first and x last, as in the Darknet files.
+    Raises ValueError for sizes that are not odd and positive.
+    Source: arXiv 1406.4729; arXiv 1911.11929, Table 2, EFM (SPP).
+    """
+
+    def __init__(self, pool_sizes=(5, 9, 13), **kwargs):
+        super().__init__(**kwargs)
+        self.pool_sizes = tuple(
+            check_positive("pool_sizes", size) for size in pool_sizes
+        )
+        if not self.pool_sizes or not all(s % 2 for s in self.pool_sizes):
+            raise ValueError(
+                "`pool_sizes` must be odd, for the windows to be centred. "
+                f"Received: pool_sizes={pool_sizes!r}"
+            )
+        self._pools = [
+            keras.layers.MaxPooling2D(
+                size,
+                strides=1,
+                padding="same",
+                dtype=self.dtype_policy,
+                name=f"pool{size}",
+            )
+            for size in sorted(self.pool_sizes, reverse=True)
+        ]
+
+    def build(self, input_shape):
+        for pool in self._pools:
+            pool.build(input_shape)
+
+    def call(self, x):
+        return ops.concatenate([*(pool(x) for pool in self._pools), x], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        channels = (len(self.pool_sizes) + 1) * input_shape[-1]
+        return with_channels(input_shape, channels)
+
+    def get_config(self):
+        return {**super().get_config(), "pool_sizes": self.pool_sizes}

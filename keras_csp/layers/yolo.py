@@ -19,6 +19,8 @@ class YoloBoxes(keras.layers.Layer):
         anchors: n pairs (a_w, a_h), in pixels of the network's input.
         classes: their number.
         image_size: (height, width) of the network's input.
+        stride: instead of `image_size`, for inputs of any size: pixels of the
+            input for one position of the map.
         scale_x_y: f. Default 1.
         new_coords: as above. Default False.
 
@@ -35,17 +37,24 @@ class YoloBoxes(keras.layers.Layer):
         self,
         anchors,
         classes,
-        image_size,
+        image_size=None,
         scale_x_y=1.0,
         new_coords=False,
+        stride=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.anchors = _check_anchors(anchors)
         self.classes = check_positive("classes", classes)
-        self.image_size = tuple(
+        if (image_size is None) == (stride is None):
+            raise ValueError(
+                "One of `image_size` and `stride` must be given. Received: "
+                f"image_size={image_size!r}, stride={stride!r}"
+            )
+        self.image_size = image_size and tuple(
             check_positive("image_size", side) for side in image_size
         )
+        self.stride = stride and check_positive("stride", stride)
         self.scale_x_y = scale_x_y
         self.new_coords = new_coords
 
@@ -68,7 +77,7 @@ class YoloBoxes(keras.layers.Layer):
         centre = self.scale_x_y * centre - (self.scale_x_y - 1) / 2
         boxes = [
             (centre + self._grid(height, width)) / self._sides(width, height),
-            self._stretch(size) * self._relative_anchors(),
+            self._stretch(size) * self._relative_anchors(height, width),
             rest[..., :1],
             rest[..., :1] * rest[..., 1:],
         ]
@@ -78,10 +87,14 @@ class YoloBoxes(keras.layers.Layer):
     def _stretch(self, size):
         return (2 * size) ** 2 if self.new_coords else ops.exp(size)
 
-    def _relative_anchors(self):
+    def _relative_anchors(self, rows, columns):
+        anchors = ops.convert_to_tensor(self.anchors, self.compute_dtype)
+        if self.stride:
+            return anchors / (self.stride * self._sides(columns, rows))
         height, width = self.image_size
-        relative = [[a_w / width, a_h / height] for a_w, a_h in self.anchors]
-        return ops.convert_to_tensor(relative, self.compute_dtype)
+        return anchors / ops.convert_to_tensor(
+            [width, height], self.compute_dtype
+        )
 
     def _sides(self, width, height):
         return ops.cast(ops.stack([width, height]), self.compute_dtype)
@@ -109,6 +122,7 @@ class YoloBoxes(keras.layers.Layer):
             "image_size": self.image_size,
             "scale_x_y": self.scale_x_y,
             "new_coords": self.new_coords,
+            "stride": self.stride,
         }
 
 

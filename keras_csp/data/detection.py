@@ -1,0 +1,557 @@
+"""Detection data: images and boxes of a COCO JSON or of TFDS."""
+
+import dataclasses
+import logging
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from keras_csp.data import annotations
+from keras_csp.data.augmentation import Augmentation, augmented, letterbox
+
+_LOGGER = logging.getLogger("keras_csp")
+_STRIDE = 32
+_NAMED = 3  # faults quoted in a message
+# Of encoded images; of a COCO JSON all are shuffled, by number.
+_SHUFFLE_BUFFER = 1000
+
+
+def load_detection(
+    source, images=None, split=None, broken="skip", data_dir=None
+):
+    """Reads a detection set; images are decoded only when used.
+
+    Args:
+        source: the path of a JSON in COCO's format, or "tfds:NAME", a
+            TensorFlow Datasets set with `objects` of `bbox` and `label`.
+        images: the folder of the JSON's images. Default: the first that
+            exists of the JSON's folder `/X` and the folder above's `/X`,
+            where X is the JSON's name without `instances_` and `.json`, and
+            the JSON's folder itself if the first image is there.
+        split: of a TFDS set. Default "train".
+        broken: "skip" (default) leaves faulty boxes and images out, names
+            the first in a warning and keeps all in `faults`; "raise" raises.
+        data_dir: TFDS's folder. Default TFDS's own.
+
+    Returns:
+        A `DetectionData`.
+
+    Raises:
+        ValueError: what is not COCO's format, no image folder, no such TFDS
+            set or one without boxes; faults, with `broken="raise"`.
+    """
+    if broken not in ("skip", "raise"):
+        raise ValueError(
+            f'`broken` must be "skip" or "raise". Received: broken={broken!r}'
+        )
+    if str(source).startswith("tfds:"):
+        if images is not None:
+            raise ValueError(
+                f"A TFDS set has its own images. Received: images={images!r}"
+            )
+        name = str(source).removeprefix("tfds:")
+        data = _tfds(name, split or "train", data_dir)
+    else:
+        _refuse_tfds_arguments(split, data_dir)
+        data = _coco(pathlib.Path(source), images)
+    _report(source, data.faults, broken)
+    return data
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionData:
+    """Images with boxes, as `load_detection` reads them.
+
+    Attributes:
+        class_names: tuple, the name of each label.
+        category_ids: tuple, the JSON's id of each label.
+        faults: tuple of `Fault`, what was left out.
+        size: the number of images, those without objects included.
+    """
+
+    class_names: tuple
+    category_ids: tuple
+    faults: tuple
+    _records: tuple
+    _reader: "_Reader"
+    _encoded: object = None  # a TFDS set's images, else they are files
+
+    @property
+    def size(self):
+        return len(self._records)
+
+    def first(self, number):
+        """The same data with the first `number` images only."""
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(
+                f"`number` must be positive. Received: number={number!r}"
+            )
+        return dataclasses.replace(self, _records=self._records[:number])
+
+    def box_sizes(self):
+        """Width and height of the boxes by their image's longer side.
+
+        Returns:
+            float32 `(boxes, 2)`, without crowd boxes. Times the side of a
+            square network: the boxes' sizes in its letterboxed input.
+        """
+        sizes = [
+            (record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd]
+            / np.float32(max(record.width, record.height))
+            for record in self._records
+        ]
+        return np.concatenate([np.zeros((0, 2), "float32"), *sizes])
+
+    def examples(self):
+        """The images as they are.
+
+        Returns:
+            `tf.data.Dataset` of dicts: `image` uint8 `(h, w, 3)`; `boxes`
+            float32 `(n, 4)`, x1, y1, x2, y2 in its pixels; `labels` int32
+            `(n,)`; `crowd` bool `(n,)`; `area` float32 `(n,)`, square
+            pixels; `image_id` int64.
+        """
+        return self._decoded(self._items())
+
+    def training(
+        self,
+        batch_size,
+        sizes=(416,),
+        augmentation=None,
+        seed=0,
+        repeat=False,
+        limit=None,
+    ):
+        """Augmented batches, in a new order every epoch.
+
+        Args:
+            batch_size: the last batch may have fewer.
+            sizes: sides of the images, multiples of 32; every batch takes
+                one of them at random. Default 416.
+            augmentation: an `Augmentation`, default `Augmentation()`.
+            seed: the same one gives the same epochs, bit for bit (TensorFlow
+                mixes its global seed in, if one is set). Default 0.
+            repeat: True never ends, and fills every batch. Default False.
+            limit: use the first so many images only. Default all.
+
+        Returns:
+            `tf.data.Dataset` of (images, targets): float32
+            `(batch, side, side, 3)` in [0, 1], and a dict of `boxes` float32
+            `(batch, m, 4)`, x1, y1, x2, y2 in pixels of the square, and
+            `labels` int32 `(batch, m)`. m is the most boxes of an image of
+            the batch, at least 1; what is missing to it has label -1 and
+            zeros. Crowd boxes are left out.
+        """
+        sizes = _check_sizes("sizes", sizes)
+        _check_batch_size(batch_size)
+        augmentation = augmentation or Augmentation()
+        if limit is not None:
+            data = self.first(limit)
+            return data.training(batch_size, sizes, augmentation, seed, repeat)
+        parts = [
+            self._decoded(self._shuffled(seed, repeat)),
+            tf.data.Dataset.random(seed, rerandomize_each_iteration=True),
+            _batch_sizes(sizes, batch_size, seed),
+        ]
+        if augmentation.mosaic:
+            parts.append(self._shuffled(seed + 1, repeat=True).batch(3))
+
+        def prepared(example, draw, size, *partners):
+            if len(sizes) == 1:
+                size = sizes[0]
+
+            def mosaic_partners():
+                return [
+                    _trained(self._example(index, encoded))
+                    for index, encoded in zip(
+                        *(tf.unstack(part, 3) for part in partners[0])
+                    )
+                ]
+
+            pixels, boxes, labels = augmented(
+                augmentation,
+                *_trained(example),
+                size=size,
+                seed=tf.stack([tf.cast(seed, "int64"), draw]),
+                partners=mosaic_partners,
+            )
+            side = sizes[0] if len(sizes) == 1 else None
+            return tf.ensure_shape(pixels, (side, side, 3)), {
+                "boxes": boxes,
+                "labels": labels,
+            }
+
+        return _batched(_mapped(tf.data.Dataset.zip(*parts), prepared), batch_size)
+
+    def evaluation(self, batch_size, size=416):
+        """Batches in the set's order, without augmentation.
+
+        Args:
+            batch_size: the last batch may have fewer.
+            size: side of the images, a multiple of 32. Default 416.
+
+        Returns:
+            As `training`, crowd boxes included. The targets have besides
+            `crowd` bool `(batch, m)`; `area` float32 `(batch, m)`, square
+            pixels of the original; `image_id` int64 `(batch,)`;
+            `original_boxes` float32 `(batch, m, 4)`, in its pixels;
+            `letterbox` float32 `(batch, 3)`, (scale, left, top) of point =
+            original * scale + (left, top).
+        """
+        (size,) = _check_sizes("size", (size,))
+        _check_batch_size(batch_size)
+
+        def prepared(example):
+            pixels, view = letterbox(example["image"], size)
+            return tf.ensure_shape(pixels, (size, size, 3)), {
+                "boxes": view.boxes(example["boxes"]),
+                "labels": example["labels"],
+                "crowd": example["crowd"],
+                "area": example["area"],
+                "image_id": example["image_id"],
+                "original_boxes": example["boxes"],
+                "letterbox": tf.stack(
+                    [view.scale[0], view.offset[1], view.offset[0]]
+                ),
+            }
+
+        return _batched(_mapped(self.examples(), prepared), batch_size)
+
+    def _items(self):
+        """Pairs of a record's number and its encoded image, if any."""
+        numbers = tf.data.Dataset.range(self.size)
+        if self._encoded is None:
+            return numbers.map(lambda number: (number, b""))
+        return tf.data.Dataset.zip(numbers, self._encoded)
+
+    def _shuffled(self, seed, repeat):
+        buffer = self.size
+        if self._encoded is not None:
+            buffer = min(buffer, _SHUFFLE_BUFFER)
+        items = self._items().shuffle(
+            buffer, seed=seed, reshuffle_each_iteration=True
+        )
+        return items.repeat() if repeat else items
+
+    def _decoded(self, items):
+        examples = _mapped(items, self._example)
+        return examples.filter(lambda example: tf.size(example["image"]) > 0)
+
+    def _example(self, number, encoded):
+        """The record as a dict; its image is empty if unreadable."""
+        table = _Table(self._records)
+        example = table.row(number)
+        image = tf.numpy_function(
+            self._reader.read,
+            [
+                table.names[number],
+                encoded,
+                table.heights[number],
+                table.widths[number],
+            ],
+            tf.uint8,
+            stateful=False,
+        )
+        return {"image": tf.ensure_shape(image, (None, None, 3)), **example}
+
+
+class _Table:
+    """Records as tensors, for a number to pick from."""
+
+    def __init__(self, records):
+        self.names = tf.constant([record.file_name for record in records])
+        self.heights = tf.constant([record.height for record in records])
+        self.widths = tf.constant([record.width for record in records])
+        self.ids = tf.constant([r.image_id for r in records], tf.int64)
+        counts = [len(record.labels) for record in records]
+        self.splits = tf.constant(np.cumsum([0, *counts]))
+        self.flat = {
+            name: tf.constant(
+                np.concatenate([getattr(record, name) for record in records])
+            )
+            for name in ("boxes", "labels", "crowd", "area")
+        }
+
+    def row(self, number):
+        start, end = self.splits[number], self.splits[number + 1]
+        objects = {name: flat[start:end] for name, flat in self.flat.items()}
+        return {**objects, "image_id": self.ids[number]}
+
+
+class _Reader:
+    """Decodes images; what cannot be decoded is named once, and empty."""
+
+    def __init__(self, folder=None):
+        self.folder = folder
+        self.warned = set()
+
+    def read(self, name, encoded, height, width):
+        name = name.decode()
+        try:
+            if self.folder is not None:
+                encoded = (self.folder / name).read_bytes()
+            image = tf.io.decode_image(
+                encoded, channels=3, expand_animations=False
+            ).numpy()
+        except (tf.errors.OpError, OSError) as error:
+            message = getattr(error, "message", "") or str(error)
+            return self._unusable(name, message.splitlines()[0][:200])
+        if image.shape[:2] != (height, width):
+            return self._unusable(
+                name,
+                f"it is {image.shape[1]}x{image.shape[0]} pixels, not "
+                f"{width}x{height} as annotated",
+            )
+        return image
+
+    def _unusable(self, name, reason):
+        if name not in self.warned:
+            self.warned.add(name)
+            where = name if self.folder is None else self.folder / name
+            _LOGGER.warning("The image %s is skipped: %s", where, reason)
+        return np.zeros((0, 0, 3), "uint8")
+
+
+def _coco(path, images):
+    folder = _image_folder(path, images)
+    found = annotations.read_coco(path, folder)
+    return _data(path, found, _Reader(folder))
+
+
+def _data(source, found, reader, encoded=None):
+    if not found.records:
+        first = f"; first fault: {found.faults[0]}" if found.faults else ""
+        raise ValueError(f"{source} has no usable image{first}")
+    return DetectionData(
+        class_names=found.class_names,
+        category_ids=found.category_ids,
+        faults=found.faults,
+        _records=found.records,
+        _reader=reader,
+        _encoded=encoded,
+    )
+
+
+def _image_folder(path, images):
+    if images is not None:
+        if not pathlib.Path(images).is_dir():
+            raise ValueError(f"The image folder does not exist: {images}")
+        return pathlib.Path(images)
+    name = path.stem.removeprefix("instances_")
+    tried = [path.parent / name, path.parent.parent / name]
+    for folder in tried:
+        if folder.is_dir():
+            return folder
+    raise ValueError(
+        f"Where are the images of {path}? There is neither {tried[0]} nor "
+        f"{tried[1]}; say `images=`"
+    )
+
+
+def _refuse_tfds_arguments(split, data_dir):
+    if split is not None or data_dir is not None:
+        raise ValueError(
+            "`split` and `data_dir` are for tfds:NAME; a COCO JSON is one "
+            f"split. Received: split={split!r}, data_dir={data_dir!r}"
+        )
+
+
+def _report(source, faults, broken):
+    if not faults:
+        return
+    named = "; ".join(map(str, faults[:_NAMED]))
+    more = ", ..." if len(faults) > _NAMED else ""
+    boxes = sum(fault.annotation_id is not None for fault in faults)
+    counts = f"{boxes} faulty boxes and {len(faults) - boxes} faulty images"
+    if broken == "raise":
+        raise ValueError(f"{source} has {counts}: {named}{more}")
+    _LOGGER.warning("%s: left out %s: %s%s", source, counts, named, more)
+
+
+def _tfds(name, split, data_dir):
+    import tensorflow_datasets as tfds
+
+    builder = _tfds_builder(name, data_dir)
+    features = builder.info.features
+    if not _has_boxes(features):
+        raise ValueError(
+            f"The TFDS set {name!r} has no image and no objects with bbox and "
+            f"label; its features are {', '.join(sorted(features))}"
+        )
+    if split.split("[")[0] not in builder.info.splits:
+        raise ValueError(
+            f"The TFDS set {name!r} has no split {split!r}, only "
+            f"{', '.join(builder.info.splits)}"
+        )
+    dataset = builder.as_dataset(
+        split=split, decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    records, faults, kept = [], [], []
+    for number, example in enumerate(dataset.as_numpy_iterator()):
+        found = _tfds_record(number, example, faults)
+        kept.append(found is not None)
+        records += [found] if found else []
+    names = tuple(features["objects"]["label"].names)
+    found = annotations.Annotations(
+        class_names=names,
+        category_ids=tuple(range(len(names))),
+        records=tuple(records),
+        faults=tuple(faults),
+    )
+    kept = tf.constant(kept)
+    encoded = (
+        dataset.map(lambda example: example["image"])
+        .enumerate()
+        .filter(lambda number, _image: kept[number])
+        .map(lambda _number, image: image)
+    )
+    return _data(f"tfds:{name}", found, _Reader(), encoded)
+
+
+def _has_boxes(features):
+    if not {"image", "objects"} <= set(features):
+        return False
+    try:
+        return {"bbox", "label"} <= set(features["objects"].keys())
+    except AttributeError:
+        return False
+
+
+def _tfds_record(number, example, faults):
+    image_id = int(example.get("image/id", number))
+    name = example.get("image/filename", b"").decode() or f"{image_id}"
+    try:
+        height, width = _image_size(example["image"])
+    except tf.errors.OpError as error:
+        faults.append(
+            annotations.Fault(image_id, name, None, error.message[:200])
+        )
+        return None
+    found = example["objects"]
+    count = len(found["label"])
+    ignored = np.zeros(count, "bool")
+    for flag in ("is_crowd", "is_difficult"):
+        ignored |= np.asarray(found.get(flag, ignored), "bool")
+    objects = []
+    for index in range(count):
+        y1, x1, y2, x2 = map(float, found["bbox"][index])
+        corners = x1 * width, y1 * height, x2 * width, y2 * height
+        box, reason = annotations.checked_box(corners, width, height)
+        label = int(found["label"][index])
+        if not reason and label < 0:
+            reason = f"the label is {label}"
+        if reason:
+            faults.append(annotations.Fault(image_id, name, index, reason))
+            continue
+        area = (box[2] - box[0]) * (box[3] - box[1])
+        if "area" in found:
+            area = float(found["area"][index])
+        objects.append((box, label, ignored[index], area))
+    return annotations.record((image_id, name, width, height), objects)
+
+
+def _image_size(encoded):
+    if encoded[:2] == b"\xff\xd8":
+        return tuple(map(int, tf.io.extract_jpeg_shape(encoded)[:2]))
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tuple(image.shape[:2])
+
+
+def _tfds_builder(name, data_dir):
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ValueError(
+            f"tfds:{name} needs tensorflow-datasets: "
+            'pip install "keras-csp[tfds]"'
+        ) from error
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        if not builder.is_prepared():
+            builder.download_and_prepare()
+    except Exception as error:
+        summary = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"The TFDS set {name!r} cannot be had: {summary[0][:200]}"
+        ) from error
+    return builder
+
+
+def _trained(example):
+    """The example's image, and what of its boxes is to be learned."""
+    kept = ~example["crowd"]
+    return (
+        example["image"],
+        tf.boolean_mask(example["boxes"], kept),
+        tf.boolean_mask(example["labels"], kept),
+    )
+
+
+def _batch_sizes(sizes, batch_size, seed):
+    """Sides, each `batch_size` times."""
+    draws = tf.data.Dataset.random(seed + 2, rerandomize_each_iteration=True)
+    choices = tf.constant(sizes, tf.int32)
+    return draws.flat_map(
+        lambda draw: tf.data.Dataset.from_tensors(
+            choices[draw % len(sizes)]
+        ).repeat(batch_size)
+    )
+
+
+def _mapped(dataset, function):
+    return dataset.map(
+        function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _batched(dataset, batch_size):
+    padding = {"labels": -1, "crowd": False}
+    _images, spec = dataset.element_spec
+
+    def padded(image, targets):
+        return image, {
+            name: _at_least_one(value, padding.get(name, 0))
+            if spec[name].shape.rank and name != "letterbox"
+            else value
+            for name, value in targets.items()
+        }
+
+    values = {
+        name: tf.constant(padding.get(name, 0), spec[name].dtype)
+        for name in spec
+    }
+    dataset = dataset.map(padded).padded_batch(
+        batch_size, padding_values=(0.0, values)
+    )
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _at_least_one(values, padding):
+    missing = tf.maximum(1 - tf.shape(values)[0], 0)
+    paddings = [[0, missing]] + [[0, 0]] * (len(values.shape) - 1)
+    return tf.pad(
+        values, paddings, constant_values=tf.cast(padding, values.dtype)
+    )
+
+
+def _check_sizes(name, sizes):
+    sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    wrong = [
+        size
+        for size in sizes
+        if not isinstance(size, int) or size < _STRIDE or size % _STRIDE
+    ]
+    if wrong or not sizes:
+        raise ValueError(
+            f"`{name}` must be multiples of {_STRIDE}. Received: "
+            f"{name}={sizes}"
+        )
+    return sizes
+
+
+def _check_batch_size(batch_size):
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be positive. Received: batch_size={batch_size!r}"
+        )

@@ -1,0 +1,23 @@
+"""Object detection: Fig. 6's fusion tables, YOLOv3 heads, COCO's AP."""
+
+from keras_csp.detection.anchors import fit_anchors
+from keras_csp.detection.boxes import box_ciou, box_diou, box_giou, box_iou
+from keras_csp.detection.detector import Detector
+from keras_csp.detection.evaluation import AveragePrecision
+from keras_csp.detection.losses import YoloLoss
+from keras_csp.detection.necks import NECKS, get_neck
+from keras_csp.detection.suppression import Detections
+
+__all__ = [
+    "NECKS",
+    "AveragePrecision",
+    "Detections",
+    "Detector",
+    "YoloLoss",
+    "box_ciou",
+    "box_diou",
+    "box_giou",
+    "box_iou",
+    "fit_anchors",
+    "get_neck",
+]

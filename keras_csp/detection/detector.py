@@ -1,0 +1,385 @@
+"""A one-stage detector: backbone, fusion table, YOLOv3 heads."""
+
+import math
+import os
+import pathlib
+import types
+
+import keras
+
+from keras_csp.checkpoints import keras_files
+from keras_csp.detection.anchors import default_anchors, split_anchors
+from keras_csp.detection.evaluation import AveragePrecision
+from keras_csp.detection.losses import YoloLoss
+from keras_csp.detection.necks import get_neck
+from keras_csp.detection.suppression import Detections
+from keras_csp.features import feature_extractor
+from keras_csp.layers.composite import check_choice, check_positive
+from keras_csp.models.network import get_factory
+
+# A side must divide by the largest stride, for the levels to fit together.
+_LARGEST_STRIDE = 32
+
+# Average precision counts every box, however low its score.
+EVALUATION = {
+    "score_threshold": 0.001,
+    "iou_threshold": 0.6,
+    "candidates": 1000,
+}
+
+
+@keras.saving.register_keras_serializable(package="keras_csp")
+class PriorBias(keras.initializers.Initializer):
+    """Head biases for which every objectness starts at `probability`.
+
+    Nearly all boxes are background: without it the first steps of a training
+    do little but learn that. Source: arXiv 1708.02002, section 4.1.
+    """
+
+    def __init__(self, channels, probability=0.01):
+        self.channels = channels
+        self.probability = probability
+
+    def __call__(self, shape, dtype=None):
+        odds = math.log(self.probability / (1 - self.probability))
+        anchor = [0.0] * 4 + [odds] + [0.0] * (self.channels - 5)
+        bias = anchor * (shape[0] // self.channels)
+        return keras.ops.convert_to_tensor(bias, dtype)
+
+    def get_config(self):
+        return {"channels": self.channels, "probability": self.probability}
+
+
+@keras.saving.register_keras_serializable(package="keras_csp")
+class Detector(keras.Model):
+    """The paper's detectors: section 3.3, Fig. 6 and Table 2.
+
+    Called on images it gives the maps of its heads, {level: `(batch, h, w,
+    n (5 + classes))`}; `predict` gives boxes. `fit` takes batches of images
+    `(batch, height, width, 3)` in [0, 1] and {"boxes": `(batch, m, 4)` x1,
+    y1, x2, y2 in pixels of the input, "labels": `(batch, m)` integers, below
+    0 for padding}, or (images, boxes, labels), as a `tf.data.Dataset`;
+    `keras_csp.data.load_detection` reads such from files.
+
+    Args:
+        backbone: the name of a network of `keras_csp.list_models()`, default
+            "CSPPeleeNet"; or a functional `keras.Model` with levels P3 to P5.
+        neck: "fpn", "fpn-3l", "prn", "prn-3l", "cem", "gfm" or "efm"
+            (default), rows of `keras_csp.detection.NECKS`.
+        classes: default 80.
+        input_shape: (height, width, 3), sides that 32 divides, default
+            (416, 416, 3); `None` for both sides takes images of any such
+            size, as a training over several sizes needs.
+        attention: `None` (default) or "sam".
+        spp: whether the coarsest level has spatial pyramid pooling. Default
+            False.
+        anchors: pairs (width, height) in pixels of the input, equally many
+            for each level, as `keras_csp.detection.fit_anchors` gives; or a
+            dict from level to pairs. Default: YOLOv3's nine, or YOLOv3-tiny's
+            for two levels.
+        weights: `None` (default): random. "imagenet": published weights in
+            the backbone. A path of a `.weights.h5` or `.keras` file of such a
+            detector.
+        name: default e.g. "csppeleenet_efm".
+
+    Raises:
+        ValueError: an argument out of range, quoting the value received.
+    """
+
+    def __init__(
+        self,
+        backbone="CSPPeleeNet",
+        neck="efm",
+        classes=80,
+        input_shape=(416, 416, 3),
+        attention=None,
+        spp=False,
+        anchors=None,
+        weights=None,
+        name=None,
+        **kwargs,
+    ):
+        table = get_neck(neck)
+        check_choice("attention", attention, (None, "sam"))
+        check_choice("spp", spp, (True, False))
+        check_positive("classes", classes)
+        if anchors is None:
+            anchors = default_anchors(table.outputs)
+        anchors = split_anchors(anchors, table.outputs)
+        features = _features(backbone, input_shape, weights)
+        pyramid = table.make("neck", attention, spp)(features.output)
+        maps = {
+            level: _head(f"head_{level}", len(anchors[level]), classes)(x)
+            for level, x in sorted(pyramid.items())
+        }
+        label = backbone if isinstance(backbone, str) else backbone.name
+        super().__init__(
+            inputs=features.inputs[0],
+            outputs=maps,
+            name=name or f"{label.lower()}_{neck.replace('-', '_')}",
+            **kwargs,
+        )
+        self._arguments = {
+            "backbone": backbone,
+            "neck": neck,
+            "classes": classes,
+            "input_shape": tuple(self.inputs[0].shape[1:]),
+            "attention": attention,
+            "spp": spp,
+            "anchors": {k: list(map(list, v)) for k, v in anchors.items()},
+        }
+        # In a namespace, where Keras does not look for layers to save.
+        self._made = types.SimpleNamespace(inference={}, loss=None)
+        if weights not in (None, "imagenet"):
+            _load(self, weights)
+
+    @property
+    def anchors(self):
+        """{level: pairs (width, height) in pixels}."""
+        given = self._arguments["anchors"]
+        return {k: tuple(map(tuple, v)) for k, v in given.items()}
+
+    @property
+    def classes(self):
+        return self._arguments["classes"]
+
+    def compile(self, optimizer="adam", loss="ciou", **kwargs):
+        """As `keras.Model.compile`.
+
+        Args:
+            optimizer: default "adam".
+            loss: a `keras_csp.detection.YoloLoss`, or the name of its box
+                term: "mse", "iou", "giou", "diou" or "ciou" (default).
+            **kwargs: e.g. `jit_compile`, `steps_per_execution`.
+        """
+        if isinstance(loss, str):
+            loss = YoloLoss(loss)
+        if not isinstance(loss, YoloLoss):
+            raise ValueError(
+                "`loss` must be a keras_csp.detection.YoloLoss or the name of "
+                f"its box term. Received: loss={loss!r}"
+            )
+        self._made.loss = loss
+        self._part_trackers = [
+            keras.metrics.Mean(name=name)
+            for name in ("box_loss", "objectness_loss", "class_loss")
+        ]
+        # XLA would compile anew for every number of boxes in a batch.
+        kwargs.setdefault("jit_compile", False)
+        super().compile(optimizer=optimizer, loss=None, **kwargs)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        parts = self._made.loss(y, y_pred, self.anchors)
+        for tracker in self._part_trackers:
+            tracker.update_state(parts[tracker.name])
+        return sum(parts.values()) + sum(self.losses)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return self.get_metrics_result()
+
+    def fit(self, x, *args, **kwargs):
+        """As `keras.Model.fit`; `validation_data` adds val_AP, val_AP50, ..."""
+        if self._made.loss is None:
+            raise ValueError("Call `compile` before `fit`")
+        if kwargs.get("validation_data") is not None:
+            kwargs["validation_data"] = as_batches(kwargs["validation_data"])
+        return super().fit(as_batches(x), *args, **kwargs)
+
+    def evaluate(
+        self, x, y=None, verbose="auto", steps=None, return_dict=True, **kwargs
+    ):
+        """COCO's average precision, and the losses if compiled.
+
+        Args:
+            x, y: as of `fit`; "crowd", "area", "original_boxes" and
+                "letterbox" among its targets are used (those of
+                `DetectionData.evaluation`).
+            verbose: of the progress bar, as in Keras.
+            steps: batches to take. Default: all.
+            return_dict: False gives the values alone. Default True.
+
+        Returns:
+            {"AP", "AP50", "AP75", "AP_small", ..., "loss", ...}.
+        """
+        dataset = as_batches(x, y)
+        results = self._losses(dataset, steps)
+        precision = AveragePrecision(self.classes)
+        model = self.inference_model(**EVALUATION)
+        for targets, found in detected(model, dataset, steps, verbose):
+            precision.update(targets, found)
+        results.update(precision.result())
+        return results if return_dict else list(results.values())
+
+    def _losses(self, dataset, steps):
+        if self._made.loss is None:
+            return {}
+        return super().evaluate(
+            dataset, steps=steps, verbose=0, return_dict=True
+        )
+
+    def predict(
+        self,
+        x,
+        batch_size=None,
+        verbose="auto",
+        steps=None,
+        callbacks=None,
+        **thresholds,
+    ):
+        """Boxes, scores, classes and their count for each image.
+
+        Args:
+            x: images `(batch, height, width, 3)` in [0, 1], or a data set.
+            batch_size, verbose, steps, callbacks: as in Keras.
+            **thresholds: `score_threshold`, `iou_threshold`,
+                `max_detections`, `candidates` of `Detections`.
+
+        Returns:
+            As `Detections`: a dict of arrays "boxes", "scores", "classes",
+            "count".
+        """
+        return self.inference_model(**thresholds).predict(
+            x, batch_size, verbose, steps, callbacks
+        )
+
+    def inference_model(self, **thresholds):
+        """A `keras.Model` from images to boxes, NMS included, to export.
+
+        Args:
+            **thresholds: `score_threshold`, `iou_threshold`,
+                `max_detections`, `candidates` of `Detections`.
+        """
+        key = tuple(sorted(thresholds.items()))
+        if key not in self._made.inference:
+            detections = Detections(
+                self.anchors,
+                self.classes,
+                dtype="float32",
+                name="detections",
+                **thresholds,
+            )
+            self._made.inference[key] = keras.Model(
+                self.inputs[0],
+                detections(self.output),
+                name=f"{self.name}_detections",
+            )
+        return self._made.inference[key]
+
+    def get_config(self):
+        return {**self._arguments, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
+
+
+def detected(model, dataset, steps=None, verbose="auto"):
+    """(targets, what `model` finds), batch by batch, with a progress bar.
+
+    Args:
+        model: a `Detector.inference_model`.
+        dataset: batches of (images, targets).
+        steps: batches to take. Default: all.
+        verbose: 0 for no progress bar.
+    """
+    total = steps
+    if total is None and hasattr(dataset, "cardinality"):
+        total = int(dataset.cardinality())
+        total = total if total > 0 else None
+    bar = keras.utils.Progbar(total, unit_name="batch") if verbose else None
+    for index, (images, targets) in enumerate(dataset, 1):
+        yield targets, model.predict_on_batch(images)
+        if bar:
+            bar.update(index)
+        if index == steps:
+            break
+    if bar and total != index:
+        bar.update(index, finalize=True)
+
+
+def as_batches(x, y=None):
+    """Batches of (images, {"boxes", "labels"}), of what `fit` may be given."""
+    if y is not None:
+        return [(x, y)]
+    if not hasattr(x, "element_spec"):
+        return x
+    spec = x.element_spec
+    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
+        raise ValueError(
+            'A data set must give (images, {"boxes", "labels"}) or (images, '
+            f"boxes, labels). Received: {spec}"
+        )
+    if spec[0].shape.rank != 4:
+        raise ValueError(
+            "A data set must give batches of images, (batch, height, width, "
+            f"3). Received: images of shape {spec[0].shape}"
+        )
+    if len(spec) == 3:
+        return x.map(
+            lambda images, boxes, labels: (
+                images,
+                {"boxes": boxes, "labels": labels},
+            )
+        )
+    return x
+
+
+def _features(backbone, input_shape, weights):
+    """The pyramid P3, P4, P5 of a backbone given by name or as a model."""
+    shape = _check_input_shape(input_shape)
+    if isinstance(backbone, str):
+        backbone = get_factory(backbone)(
+            include_top=False,
+            input_shape=shape,
+            weights="imagenet" if weights == "imagenet" else None,
+        )
+    elif weights == "imagenet":
+        raise ValueError(
+            'weights="imagenet" needs a backbone given by name, e.g. '
+            f'"CSPResNeXt50". Received: backbone={backbone!r}'
+        )
+    return feature_extractor(backbone)
+
+
+def _check_input_shape(shape):
+    good = isinstance(shape, (list, tuple)) and len(shape) == 3
+    if not good or not all(
+        side is None or (isinstance(side, int) and side > 0) for side in shape
+    ):
+        raise ValueError(
+            "`input_shape` must be (height, width, channels). Received: "
+            f"input_shape={shape!r}"
+        )
+    if any(side and side % _LARGEST_STRIDE for side in shape[:2]):
+        raise ValueError(
+            f"The sides of `input_shape` must divide by {_LARGEST_STRIDE}, "
+            f"the largest stride. Received: input_shape={tuple(shape)}"
+        )
+    return tuple(shape)
+
+
+def _head(name, anchors, classes):
+    """The 1x1 convolution that gives each anchor's 5 + classes numbers."""
+    # Half precision is too coarse for coordinates and scores.
+    half = keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16")
+    return keras.layers.Conv2D(
+        anchors * (5 + classes),
+        1,
+        bias_initializer=PriorBias(5 + classes),
+        dtype="float32" if half else None,
+        name=name,
+    )
+
+
+def _load(model, weights):
+    path = os.fspath(weights)
+    if not path.endswith((".weights.h5", ".keras")):
+        raise ValueError(
+            '`weights` must be None, "imagenet" or the path of a .weights.h5 '
+            f"or .keras file. Received: weights={weights!r}"
+        )
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"The weights file does not exist: {path}")
+    keras_files.load(model, path)

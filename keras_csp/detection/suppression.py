@@ -1,0 +1,170 @@
+"""From head outputs to a fixed number of boxes, inside the graph."""
+
+import keras
+from keras import ops
+
+from keras_csp.detection.decoding import decode
+from keras_csp.layers.composite import check_positive
+
+
+@keras.saving.register_keras_serializable(package="keras_csp")
+class Detections(keras.layers.Layer):
+    """Boxes, scores, classes and count of each image: decoding and NMS.
+
+    In the order of falling score, box i is kept unless a box j < i that is
+    kept, of the same class, has an IoU with it above `iou_threshold`:
+
+        keep_i = not any_{j < i} (keep_j and IoU_ij > threshold)
+
+    This is solved by iteration, all images at once: after n rounds the first
+    n are right, and a round that changes nothing has found the solution.
+    TensorFlow's own suppression takes one image at a time, or is an operation
+    that LiteRT lacks, and other backends have none.
+
+    Args:
+        anchors: {level: pairs (width, height) in pixels of the input}.
+        classes: their number.
+        score_threshold: boxes below it are not detections. Default 0.25.
+        iou_threshold: default 0.45.
+        max_detections: k, per image. Default 100.
+        candidates: how many of the best-scored pairs of box and class are
+            looked at. Default 512.
+
+    Shapes: {level: `(batch, h, w, n (5 + classes))`} to a dict of "boxes"
+    `(batch, k, 4)` float32, x1, y1, x2, y2 in pixels of the input; "scores"
+    `(batch, k)` float32; "classes" `(batch, k)` int32; "count" `(batch,)`
+    int32. The rows from `count` on are 0, their class -1.
+    """
+
+    def __init__(
+        self,
+        anchors,
+        classes,
+        score_threshold=0.25,
+        iou_threshold=0.45,
+        max_detections=100,
+        candidates=512,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.anchors = dict(anchors)
+        self.classes = check_positive("classes", classes)
+        self.score_threshold = _between("score_threshold", score_threshold)
+        self.iou_threshold = _between("iou_threshold", iou_threshold)
+        self.max_detections = check_positive("max_detections", max_detections)
+        self.candidates = check_positive("candidates", candidates)
+
+    def call(self, maps):
+        boxes, scores, classes = self._best(*self._decoded(maps))
+        keep = scores >= self.score_threshold
+        keep = self._suppressed(boxes, classes, keep)
+        scores = ops.where(keep, scores, 0.0)
+        scores, order = ops.top_k(scores, self._kept(scores))
+        real = scores > 0
+        return {
+            "boxes": ops.where(real[..., None], _rows(boxes, order), 0.0),
+            "scores": scores,
+            "classes": ops.where(
+                real, ops.take_along_axis(classes, order, axis=1), -1
+            ),
+            "count": ops.sum(ops.cast(real, "int32"), axis=1),
+        }
+
+    def _decoded(self, maps):
+        """All boxes in pixels, and their scores of each class."""
+        decoded = [
+            decode(maps[level], level, pairs)
+            for level, pairs in sorted(self.anchors.items())
+        ]
+        boxes, scores = zip(*decoded)
+        return ops.concatenate(boxes, axis=1), ops.concatenate(scores, axis=1)
+
+    def _best(self, boxes, scores):
+        """The best pairs of box and class, by falling score.
+
+        They are among the boxes whose best score is one of as many best, so
+        that the many other pairs need not be sorted.
+        """
+        count = self._count(boxes)
+        _, order = ops.top_k(ops.max(scores, axis=-1), count)
+        boxes, scores = _rows(boxes, order), _rows(scores, order)
+        scores = ops.reshape(scores, (-1, count * self.classes))
+        scores, order = ops.top_k(scores, count)
+        return _rows(boxes, order // self.classes), scores, order % self.classes
+
+    def _count(self, boxes):
+        rows = boxes.shape[1]
+        return self.candidates if rows is None else min(rows, self.candidates)
+
+    def _kept(self, scores):
+        return min(self.max_detections, scores.shape[1])
+
+    def _suppressed(self, boxes, classes, valid):
+        """`keep` of the formula, of boxes sorted by score."""
+        iou = keras.utils.bounding_boxes.compute_iou(boxes, boxes, "xyxy")
+        rank = ops.arange(boxes.shape[1])
+        beats = (
+            (iou > self.iou_threshold)
+            & (classes[:, :, None] == classes[:, None, :])
+            & (rank[None, :] < rank[:, None])
+        )
+        beats = ops.cast(beats, "float32")  # (batch, i, j): j beats i
+
+        def round_(keep):
+            lost = ops.matmul(beats, ops.cast(keep, "float32")[..., None])
+            return valid & (lost[..., 0] == 0)
+
+        def unsettled(keep, previous):
+            return ops.any(keep != previous)
+
+        keep, _ = ops.while_loop(
+            unsettled,
+            lambda keep, previous: (round_(keep), keep),
+            (round_(valid), valid),
+            maximum_iterations=boxes.shape[1],
+        )
+        return keep
+
+    def compute_output_spec(self, maps):
+        first = next(iter(maps.values()))
+        batch, k = first.shape[0], self.max_detections
+        rows = self._candidate_rows(maps)
+        k = k if rows is None else min(k, rows)
+        return {
+            "boxes": keras.KerasTensor((batch, k, 4), "float32"),
+            "scores": keras.KerasTensor((batch, k), "float32"),
+            "classes": keras.KerasTensor((batch, k), "int32"),
+            "count": keras.KerasTensor((batch,), "int32"),
+        }
+
+    def _candidate_rows(self, maps):
+        rows = 0
+        for level, x in maps.items():
+            if None in x.shape[1:3]:
+                return None
+            rows += x.shape[1] * x.shape[2] * len(self.anchors[level])
+        return min(rows, self.candidates)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "anchors": self.anchors,
+            "classes": self.classes,
+            "score_threshold": self.score_threshold,
+            "iou_threshold": self.iou_threshold,
+            "max_detections": self.max_detections,
+            "candidates": self.candidates,
+        }
+
+
+def _rows(x, order):
+    return ops.take_along_axis(x, order[..., None], axis=1)
+
+
+def _between(argument, value):
+    if isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(
+            f"`{argument}` must be between 0 and 1. Received: "
+            f"{argument}={value!r}"
+        )
+    return value
