@@ -8,7 +8,14 @@ from keras_csp import _onednn
 
 _onednn.enable()  # before anything imports TensorFlow
 
-from keras_csp import darknet, detection, layers, models, weights  # noqa: E402
+from keras_csp import (  # noqa: E402
+    darknet,
+    detection,
+    layers,
+    models,
+    recipes,
+    weights,
+)
 from keras_csp._version import __version__  # noqa: E402
 from keras_csp.counting import Count, count  # noqa: E402
 from keras_csp.detection import Detector  # noqa: E402
@@ -36,6 +43,7 @@ __all__ = [
     "models",
     "preprocess_input",
     "published",
+    "recipes",
     "weights",
 ]
 __all__ += models.__all__

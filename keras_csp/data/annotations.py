@@ -9,6 +9,7 @@ import pathlib
 import numpy as np
 
 _ROUNDING = 1.0  # pixels by which a box may leave its image
+_LARGEST = 2**53  # the integers that floats, and JSON elsewhere, can hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Fault:
         return f"{where}: {self.reason}"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ImageRecord:
     """An image and its objects.
 
@@ -57,7 +58,7 @@ class ImageRecord:
     area: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Annotations:
     """What is usable of a data set, and what is not.
 
@@ -73,33 +74,40 @@ class Annotations:
     faults: tuple
 
 
-def read_coco(path, images):
-    """The usable images and boxes of a COCO JSON.
+def read_coco(path, images=None):
+    """The usable images and boxes of a COCO JSON, and the images' folder.
 
     Args:
         path: of the JSON.
-        images: the folder of its images; those missing there are faults.
+        images: the folder; files missing there are faults. Default: as
+            `load_detection` says.
 
     Returns:
-        `Annotations`, the images in the order of the JSON.
+        `Annotations`, the images in the order of the JSON, and the folder.
 
     Raises:
-        ValueError: the file is no JSON, or lacks what COCO's format has.
+        ValueError: the file is no JSON, or lacks what COCO's format has, or
+            the folder is not found.
     """
+    path = pathlib.Path(path)
     content = _read_json(path)
     faults = []
     categories = _categories(path, content["categories"])
-    entries, known = _images(content["images"], pathlib.Path(images), faults)
+    folder = _folder(path, content["images"], images)
+    entries, known = _images(content["images"], folder, faults)
     labels = {number: i for i, (number, _name) in enumerate(categories)}
     objects = collections.defaultdict(list)
     seen = set()
     for annotation in content["annotations"]:
-        image_id, found = _object(annotation, entries, known, labels, seen)
-        if isinstance(found, Fault):
-            faults.append(found)
-        elif found:
-            objects[image_id].append(found)
-    return Annotations(
+        reason = _reference_fault(annotation, known, labels, seen)
+        entry = None if reason else entries.get(annotation["image_id"])
+        if entry:
+            found, reason = _object(annotation, entry, labels)
+        if reason:
+            faults.append(_annotation_fault(annotation, known, reason))
+        elif entry:  # else the image itself is a fault
+            objects[annotation["image_id"]].append(found)
+    found = Annotations(
         class_names=tuple(name for _number, name in categories),
         category_ids=tuple(number for number, _name in categories),
         records=tuple(
@@ -108,6 +116,7 @@ def read_coco(path, images):
         ),
         faults=tuple(faults),
     )
+    return found, folder
 
 
 def record(entry, objects):
@@ -172,6 +181,24 @@ def _read_json(path):
     return content
 
 
+def _folder(path, entries, images):
+    if images is not None:
+        if not pathlib.Path(images).is_dir():
+            raise ValueError(f"The image folder does not exist: {images}")
+        return pathlib.Path(images)
+    split = path.stem.removeprefix("instances_")
+    tried = [path.parent.parent / split, path.parent / split, path.parent]
+    names = [entry.get("file_name") for entry in entries]
+    names = [name for name in names if isinstance(name, str) and name]
+    for folder in tried:
+        if any((folder / name).is_file() for name in names):
+            return folder
+    raise ValueError(
+        f"None of the {len(names)} images of {path} is in "
+        f"{', '.join(map(str, tried))}; say `images=` where they are"
+    )
+
+
 def _categories(path, entries):
     categories = {}
     for entry in entries:
@@ -220,43 +247,43 @@ def _image_fault(entry, folder, known):
     return ""
 
 
-def _object(annotation, entries, known, labels, seen):
-    """The id of the image with the object or a `Fault`.
-
-    None instead of an object is that of an image which is a fault itself.
-    """
+def _reference_fault(annotation, known, labels, seen):
+    """What is wrong with the ids, or "". Adds the annotation's to `seen`."""
     number, image_id = annotation.get("id"), annotation.get("image_id")
-    repeated = _is_integer(number) and number in seen
-    seen.add(number if _is_integer(number) else None)
-
-    def fault(reason):
-        name = known.get(image_id) if _is_integer(image_id) else None
-        return image_id, Fault(image_id, name, number, reason)
-
     if not _is_integer(number):
-        return fault(f"the annotation's id is no integer: {number!r}")
-    if repeated:
-        return fault(f"annotation id {number} is used twice")
+        return f"the annotation's id is no integer: {number!r}"
+    if number in seen:
+        return f"annotation id {number} is used twice"
+    seen.add(number)
     if not _is_integer(image_id) or image_id not in known:
-        return fault(f"there is no image of id {image_id!r}")
+        return f"there is no image of id {image_id!r}"
     category = annotation.get("category_id")
     if not _is_integer(category) or category not in labels:
-        return fault(f"there is no category of id {category!r}")
-    if image_id not in entries:
-        return image_id, None
+        return f"there is no category of id {category!r}"
+    return ""
+
+
+def _object(annotation, entry, labels):
+    """`(box, label, crowd, area)` and "", or None and what is wrong."""
     box = annotation.get("bbox")
     if not _is_box(box):
-        return fault(f"`bbox` is not four numbers: {box!r}")
+        return None, f"`bbox` is not four finite numbers: {box!r}"
     x, y, w, h = box
-    _id, _name, width, height = entries[image_id]
+    _id, _name, width, height = entry
     corners, reason = checked_box((x, y, x + w, y + h), width, height)
     if reason:
-        return fault(reason)
+        return None, reason
     area = annotation.get("area")
-    if not _is_number(area) or not math.isfinite(area):
+    if not _is_number(area):
         area = w * h
     crowd = bool(annotation.get("iscrowd", 0))
-    return image_id, (corners, labels[category], crowd, area)
+    return (corners, labels[annotation["category_id"]], crowd, area), ""
+
+
+def _annotation_fault(annotation, known, reason):
+    image_id = annotation.get("image_id")
+    name = known.get(image_id) if _is_integer(image_id) else None
+    return Fault(image_id, name, annotation.get("id"), reason)
 
 
 def _is_box(value):
@@ -268,8 +295,13 @@ def _is_box(value):
 
 
 def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Of a size that pixels can have; NaN compares False."""
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and -_LARGEST < value < _LARGEST
+    )
 
 
 def _is_integer(value):
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and _is_number(value)

@@ -1,8 +1,9 @@
 """Random views of an image, its boxes following the pixels.
 
-Keras' own layers are not used: `RandomFlip`, `RandomColorJitter` and their
+Keras' own layers are not used. `RandomFlip`, `RandomColorJitter` and their
 like draw from a state that the threads of tf.data race for, so no epoch could
-be repeated, and `Resizing` rounds its sides but not the boxes'.
+be repeated, and take two to fifteen times as long as the operations here;
+`Resizing` rounds the image's sides but not the boxes' factors.
 """
 
 import dataclasses
@@ -13,6 +14,8 @@ GREY = 0.5
 _LEAST_VISIBLE = 0.2  # of a box's area
 _LEAST_SIDE = 2.0  # pixels
 _ROUNDING = 1e-3  # pixels, far above float32's and far below what matters
+_CENTRE = (0.3, 0.7)  # of a mosaic, in its sides
+_CORNERS = ([False, False], [False, True], [True, False], [True, True])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,42 +96,43 @@ class View:
         scale, offset = self.scale[::-1], self.offset[::-1]
         return boxes * tf.tile(scale, [2]) + tf.tile(offset, [2])
 
-    def pixels(self, image, window):
-        """The image placed in the window, and where it is inside.
+    def pixels(self, image, window, change=lambda pixels: pixels):
+        """The image placed in the window, grey where it is not.
 
         Args:
             image: `(h, w, 3)` uint8.
             window: int32 `(2,)`, height and width of the result.
+            change: what is done to the image's pixels, not to the grey.
 
         Returns:
-            float32 `(height, width, 3)` in [0, 1], and bool
-            `(height, width, 1)`.
+            float32 `(height, width, 3)` in [0, 1].
         """
-        # Triangle with antialias: the mean of what a pixel covers when
-        # shrinking, bilinear when enlarging.
+        start, end = self._covered(tf.shape(image)[:2], window)
+        # Antialiasing's triangle is bilinear when enlarging and a weighted
+        # mean of what a pixel covers when shrinking. Unlike a crop, or an
+        # affine transform, it repeats the image's own edge, not the grey.
         pixels = tf.raw_ops.ScaleAndTranslate(
             images=image[None],
-            size=window,
+            size=end - start,
             scale=self.scale,
-            translation=self.offset,
+            translation=self.offset - tf.cast(start, "float32"),
             kernel_type="triangle",
             antialias=True,
         )[0]
-        size = tf.shape(image)[:2]
-        rows, columns = (self._inside(axis, window, size) for axis in (0, 1))
-        return pixels / 255.0, (rows[:, None] & columns)[..., None]
+        return tf.pad(
+            change(pixels / 255.0),
+            tf.concat([tf.stack([start, window - end], 1), [[0, 0]]], 0),
+            constant_values=GREY,
+        )
 
-    def _inside(self, axis, window, size):
-        centres = tf.range(window[axis]) + 0.5 if False else (
-            tf.cast(tf.range(window[axis]), "float32") + 0.5
-        )
-        start = self.offset[axis] + _ROUNDING
-        end = (
-            self.offset[axis]
-            + tf.cast(size[axis], "float32") * self.scale[axis]
-            - _ROUNDING
-        )
-        return (centres > start) & (centres < end)
+    def _covered(self, size, window):
+        """First pixel of the window whose centre is in the image, and end."""
+        far = self.offset + tf.cast(size, "float32") * self.scale
+        start = tf.math.ceil(self.offset - 0.5 + _ROUNDING)
+        start = tf.clip_by_value(tf.cast(start, "int32"), 0, window - 1)
+        end = tf.cast(tf.floor(far - 0.5 - _ROUNDING), "int32") + 1
+        # At least one, for images so narrow that they miss every centre.
+        return start, tf.clip_by_value(end, start + 1, window)
 
 
 def fitted(size, window, fit=tf.reduce_min):
@@ -159,8 +163,7 @@ def letterbox(image, size):
     """
     window = tf.stack([size, size])
     view = fitted(tf.shape(image)[:2], window)
-    pixels, inside = view.pixels(image, window)
-    return tf.where(inside, pixels, GREY), view
+    return view.pixels(image, window), view
 
 
 def jittered(view, size, window, jitter, seed):
@@ -178,59 +181,53 @@ def jittered(view, size, window, jitter, seed):
     return View(scale, -start * scale)
 
 
-def augmented(augmentation, image, boxes, labels, size, seed, partners):
+def augmented(augmentation, example, size, seed, partners=None):
     """A random square view of an image and its boxes.
 
     Args:
         augmentation: an `Augmentation`.
-        image: `(h, w, 3)` uint8.
-        boxes: `(n, 4)` float32 x1, y1, x2, y2 in pixels.
-        labels: `(n,)` int32.
+        example: `(image, boxes, labels)`: `(h, w, 3)` uint8; `(n, 4)` float32
+            x1, y1, x2, y2 in pixels; `(n,)` int32.
         size: side of the square, an integer or an int32 tensor.
-        seed: int64 or int32 `(2,)`; the same one draws the same view.
-        partners: called only for a mosaic, returns three more
-            `(image, boxes, labels)`.
+        seed: int64 `(2,)`; the same one draws the same view.
+        partners: called only for a mosaic, returns three more examples.
 
     Returns:
         float32 `(size, size, 3)` in [0, 1]; `(m, 4)`; `(m,)`. Boxes of which
         less than 20 % is left, or with a side below 2 pixels, are dropped.
     """
-    seeds = tf.random.split(seed, 7)
+    kind, content, turns = tf.unstack(tf.random.split(seed, 3))
     window = tf.stack([size, size])
 
     def single():
-        view = fitted(tf.shape(image)[:2], window)
-        return _tile(
-            augmentation, (image, boxes, labels), view, window, seeds[0]
-        )
+        return _tile(augmentation, example, window, tf.reduce_min, content)
 
     def mosaic():
-        tiles = [(image, boxes, labels), *partners()]
-        return _mosaic(augmentation, tiles, size, seeds[0])
+        return _mosaic(augmentation, [example, *partners()], size, content)
 
     if augmentation.mosaic:
-        pixels, inside, boxes, labels = tf.cond(
-            _chance(augmentation.mosaic, seeds[1]), mosaic, single
+        pixels, boxes, labels = tf.cond(
+            _chance(augmentation.mosaic, kind), mosaic, single
         )
     else:
-        pixels, inside, boxes, labels = single()
-    pixels = _coloured(augmentation, pixels, seeds[2])
-    pixels = tf.where(inside, pixels, GREY)
-    side = tf.cast(size, "float32")
-    pixels, boxes = _turned(augmentation, pixels, boxes, side, seeds[3:])
+        pixels, boxes, labels = single()
+    pixels, boxes = _turned(augmentation, pixels, boxes, size, turns)
     return pixels, boxes, labels
 
 
-def _tile(augmentation, example, view, window, seed):
+def _tile(augmentation, example, window, fit, seed):
+    """The example in a window, varied in all but its direction."""
     image, boxes, labels = example
-    view = jittered(
-        view, tf.shape(image)[:2], window, augmentation.jitter, seed
+    move, colour = tf.unstack(tf.random.split(seed, 2))
+    size = tf.shape(image)[:2]
+    view = fitted(size, window, fit)
+    view = jittered(view, size, window, augmentation.jitter, move)
+    pixels = view.pixels(
+        image, window, lambda pixels: _coloured(augmentation, pixels, colour)
     )
-    pixels, inside = view.pixels(image, window)
     boxes, kept = _visible(view.boxes(boxes), window)
     return (
         pixels,
-        inside,
         tf.boolean_mask(boxes, kept),
         tf.boolean_mask(labels, kept),
     )
@@ -247,47 +244,36 @@ def _visible(boxes, window):
 
 
 def _mosaic(augmentation, examples, size, seed):
-    seeds = tf.random.split(seed, 5)
-    centre = tf.random.stateless_uniform([2], seeds[4], 0.3, 0.7)
+    """Four examples around a random centre, each filling its quarter."""
+    centre, *seeds = tf.unstack(tf.random.split(seed, 5))
+    low, high = _CENTRE
+    centre = tf.random.stateless_uniform([2], centre, low, high)
     centre = tf.cast(tf.round(centre * tf.cast(size, "float32")), "int32")
-    spans = [(tf.zeros_like(centre), centre), (centre, size - centre)]
     tiles = []
-    for number, example in enumerate(examples):
-        row, column = divmod(number, 2)
-        origin = tf.stack([spans[row][0][0], spans[column][0][1]])
-        window = tf.stack([spans[row][1][0], spans[column][1][1]])
-        view = fitted(tf.shape(example[0])[:2], window, tf.reduce_max)
-        pixels, inside, boxes, labels = _tile(
-            augmentation, example, view, window, seeds[number]
+    for example, tile_seed, corner in zip(examples, seeds, _CORNERS):
+        window = tf.where(corner, size - centre, centre)
+        pixels, boxes, labels = _tile(
+            augmentation, example, window, tf.reduce_max, tile_seed
         )
-        shift = tf.tile(tf.cast(origin[::-1], "float32"), [2])
-        tiles.append((pixels, inside, boxes + shift, labels))
-    pixels, inside, boxes, labels = zip(*tiles)
-    return (
-        _joined(pixels),
-        _joined(inside),
-        tf.concat(boxes, 0),
-        tf.concat(labels, 0),
-    )
-
-
-def _joined(quarters):
-    top, bottom = quarters[:2], quarters[2:]
-    return tf.concat([tf.concat(top, 1), tf.concat(bottom, 1)], 0)
+        start = tf.cast(tf.where(corner, centre, 0), "float32")
+        tiles.append((pixels, boxes + tf.tile(start[::-1], [2]), labels))
+    pixels, boxes, labels = zip(*tiles)
+    rows = tf.concat(pixels[:2], 1), tf.concat(pixels[2:], 1)
+    return tf.concat(rows, 0), tf.concat(boxes, 0), tf.concat(labels, 0)
 
 
 def _coloured(augmentation, pixels, seed):
-    seeds = tf.random.split(seed, 3)
+    turn, saturation, exposure = tf.unstack(tf.random.split(seed, 3))
     if augmentation.hue:
-        turn = augmentation.hue
-        turn = tf.random.stateless_uniform([], seeds[0], -turn, turn)
+        most = augmentation.hue
+        turn = tf.random.stateless_uniform([], turn, -most, most)
         pixels = tf.image.adjust_hue(pixels, turn)
     if augmentation.saturation > 1:
-        factor = _factor(augmentation.saturation, seeds[1])
+        factor = _factor(augmentation.saturation, saturation)
         pixels = tf.image.adjust_saturation(pixels, factor)
     if augmentation.exposure > 1:
-        # V of HSV is the largest of red, green and blue.
-        factor = _factor(augmentation.exposure, seeds[2])
+        # The factor of V, the largest of red, green and blue, is theirs.
+        factor = _factor(augmentation.exposure, exposure)
         pixels = tf.minimum(pixels * factor, 1.0)
     return pixels
 
@@ -299,45 +285,49 @@ def _factor(most, seed):
     return tf.where(draws[1] < 0.5, factor, 1 / factor)
 
 
-def _turned(augmentation, pixels, boxes, side, seeds):
+def _turned(augmentation, pixels, boxes, size, seed):
+    side = tf.cast(size, "float32")
+    flip, vertical, quarters = tf.unstack(tf.random.split(seed, 3))
+    view = pixels, boxes
     if augmentation.flip:
-        pixels, boxes = tf.cond(
-            _chance(augmentation.flip, seeds[0]),
-            lambda: (pixels[:, ::-1], _mirrored(boxes, side)),
-            lambda: (pixels, boxes),
-        )
+        flipped = _chance(augmentation.flip, flip)
+        view = _maybe(flipped, _mirrored, *view, side)
     if augmentation.vertical_flip:
-        pixels, boxes = tf.cond(
-            _chance(augmentation.vertical_flip, seeds[1]),
-            lambda: (
-                pixels[::-1],
-                _transposed(_mirrored(_transposed(boxes), side)),
-            ),
-            lambda: (pixels, boxes),
-        )
+        flipped = _chance(augmentation.vertical_flip, vertical)
+        view = _maybe(flipped, _upside_down, *view, side)
     if augmentation.rotate90:
-        turns = tf.random.stateless_uniform(
-            [], seeds[2], 0, 4, dtype=tf.int32
-        )
-        for turn in range(3):
-            pixels, boxes = tf.cond(
-                turn < turns,
-                lambda pixels=pixels, boxes=boxes: (
-                    tf.transpose(pixels, (1, 0, 2))[:, ::-1],
-                    _mirrored(_transposed(boxes), side),
-                ),
-                lambda pixels=pixels, boxes=boxes: (pixels, boxes),
-            )
-    return pixels, boxes
+        # Clockwise: 1 is transposed and mirrored, 2 mirrored and upside
+        # down, 3 transposed and upside down.
+        turns = tf.random.stateless_uniform([], quarters, 0, 4, tf.int32)
+        view = _maybe(turns % 2 == 1, _transposed, *view, side)
+        view = _maybe((turns == 1) | (turns == 2), _mirrored, *view, side)
+        view = _maybe(turns >= 2, _upside_down, *view, side)
+    return view
 
 
-def _mirrored(boxes, side):
+def _maybe(condition, change, pixels, boxes, side):
+    return tf.cond(
+        condition,
+        lambda: change(pixels, boxes, side),
+        lambda: (pixels, boxes),
+    )
+
+
+def _mirrored(pixels, boxes, side):
     x1, y1, x2, y2 = tf.unstack(boxes, axis=-1)
-    return tf.stack([side - x2, y1, side - x1, y2], axis=-1)
+    boxes = tf.stack([side - x2, y1, side - x1, y2], axis=-1)
+    return tf.reverse(pixels, [1]), boxes  # `[:, ::-1]` is 15 times slower
 
 
-def _transposed(boxes):
-    return tf.gather(boxes, [1, 0, 3, 2], axis=-1)
+def _upside_down(pixels, boxes, side):
+    x1, y1, x2, y2 = tf.unstack(boxes, axis=-1)
+    boxes = tf.stack([x1, side - y2, x2, side - y1], axis=-1)
+    return tf.reverse(pixels, [0]), boxes
+
+
+def _transposed(pixels, boxes, side):
+    boxes = tf.gather(boxes, [1, 0, 3, 2], axis=-1)
+    return tf.transpose(pixels, (1, 0, 2)), boxes
 
 
 def _chance(probability, seed):

@@ -15,6 +15,15 @@ _STRIDE = 32
 _NAMED = 3  # faults quoted in a message
 # Of encoded images; of a COCO JSON all are shuffled, by number.
 _SHUFFLE_BUFFER = 1000
+_PARTNERS = 3  # of an image in a mosaic
+# What a target that is per box has where an image has fewer boxes.
+_PADDING = {
+    "boxes": 0,
+    "labels": -1,
+    "crowd": False,
+    "area": 0,
+    "original_boxes": 0,
+}
 
 
 def load_detection(
@@ -25,10 +34,10 @@ def load_detection(
     Args:
         source: the path of a JSON in COCO's format, or "tfds:NAME", a
             TensorFlow Datasets set with `objects` of `bbox` and `label`.
-        images: the folder of the JSON's images. Default: the first that
-            exists of the JSON's folder `/X` and the folder above's `/X`,
-            where X is the JSON's name without `instances_` and `.json`, and
-            the JSON's folder itself if the first image is there.
+        images: the folder of the JSON's images. Default: of `set/train`,
+            `set/annotations/train` and `set/annotations` for
+            `set/annotations/instances_train.json` or `train.json` there, the
+            first that holds one of the images.
         split: of a TFDS set. Default "train".
         broken: "skip" (default) leaves faulty boxes and images out, names
             the first in a warning and keeps all in `faults`; "raise" raises.
@@ -38,8 +47,9 @@ def load_detection(
         A `DetectionData`.
 
     Raises:
-        ValueError: what is not COCO's format, no image folder, no such TFDS
-            set or one without boxes; faults, with `broken="raise"`.
+        ValueError: what is not COCO's format, no image folder, no usable
+            image, no such TFDS set or one without boxes; faults, with
+            `broken="raise"`.
     """
     if broken not in ("skip", "raise"):
         raise ValueError(
@@ -59,7 +69,7 @@ def load_detection(
     return data
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class DetectionData:
     """Images with boxes, as `load_detection` reads them.
 
@@ -73,9 +83,10 @@ class DetectionData:
     class_names: tuple
     category_ids: tuple
     faults: tuple
-    _records: tuple
-    _reader: "_Reader"
-    _encoded: object = None  # a TFDS set's images, else they are files
+    _records: tuple = dataclasses.field(repr=False)
+    _reader: "_Reader" = dataclasses.field(repr=False)
+    # The images of a TFDS set; those of a JSON are files.
+    _encoded: object = dataclasses.field(default=None, repr=False)
 
     @property
     def size(self):
@@ -83,10 +94,7 @@ class DetectionData:
 
     def first(self, number):
         """The same data with the first `number` images only."""
-        if not isinstance(number, int) or number < 1:
-            raise ValueError(
-                f"`number` must be positive. Received: number={number!r}"
-            )
+        _check_positive("number", number)
         return dataclasses.replace(self, _records=self._records[:number])
 
     def box_sizes(self):
@@ -112,7 +120,7 @@ class DetectionData:
             `(n,)`; `crowd` bool `(n,)`; `area` float32 `(n,)`, square
             pixels; `image_id` int64.
         """
-        return self._decoded(self._items())
+        return _decoded(self._items(), self._decoder())
 
     def training(
         self,
@@ -144,45 +152,41 @@ class DetectionData:
             zeros. Crowd boxes are left out.
         """
         sizes = _check_sizes("sizes", sizes)
-        _check_batch_size(batch_size)
+        _check_positive("batch_size", batch_size)
         augmentation = augmentation or Augmentation()
         if limit is not None:
             data = self.first(limit)
             return data.training(batch_size, sizes, augmentation, seed, repeat)
-        parts = [
-            self._decoded(self._shuffled(seed, repeat)),
-            tf.data.Dataset.random(seed, rerandomize_each_iteration=True),
-            _batch_sizes(sizes, batch_size, seed),
-        ]
+        decode = self._decoder()
+        parts = {
+            "example": _decoded(self._shuffled(seed, repeat), decode),
+            "draw": tf.data.Dataset.random(
+                seed, rerandomize_each_iteration=True
+            ),
+            "size": _batch_sizes(sizes, batch_size, seed),
+        }
         if augmentation.mosaic:
-            parts.append(self._shuffled(seed + 1, repeat=True).batch(3))
+            others = self._shuffled(seed + 1, repeat=True)
+            parts["others"] = others.batch(_PARTNERS)
+        side = sizes[0] if len(sizes) == 1 else None
 
-        def prepared(example, draw, size, *partners):
-            if len(sizes) == 1:
-                size = sizes[0]
-
-            def mosaic_partners():
-                return [
-                    _trained(self._example(index, encoded))
-                    for index, encoded in zip(
-                        *(tf.unstack(part, 3) for part in partners[0])
-                    )
-                ]
-
+        def prepared(part):
             pixels, boxes, labels = augmented(
                 augmentation,
-                *_trained(example),
-                size=size,
-                seed=tf.stack([tf.cast(seed, "int64"), draw]),
-                partners=mosaic_partners,
+                _learned(part["example"]),
+                side or part["size"],
+                tf.stack([tf.cast(seed, "int64"), part["draw"]]),
+                lambda: [
+                    _learned(decode(number, encoded))
+                    for number, encoded in _unstacked(part["others"])
+                ],
             )
-            side = sizes[0] if len(sizes) == 1 else None
-            return tf.ensure_shape(pixels, (side, side, 3)), {
-                "boxes": boxes,
-                "labels": labels,
-            }
+            pixels = tf.ensure_shape(pixels, (side, side, 3))
+            return pixels, {"boxes": boxes, "labels": labels}
 
-        return _batched(_mapped(tf.data.Dataset.zip(*parts), prepared), batch_size)
+        return _batched(
+            _mapped(tf.data.Dataset.zip(parts), prepared), batch_size
+        )
 
     def evaluation(self, batch_size, size=416):
         """Batches in the set's order, without augmentation.
@@ -200,7 +204,7 @@ class DetectionData:
             original * scale + (left, top).
         """
         (size,) = _check_sizes("size", (size,))
-        _check_batch_size(batch_size)
+        _check_positive("batch_size", batch_size)
 
         def prepared(example):
             pixels, view = letterbox(example["image"], size)
@@ -234,26 +238,23 @@ class DetectionData:
         )
         return items.repeat() if repeat else items
 
-    def _decoded(self, items):
-        examples = _mapped(items, self._example)
-        return examples.filter(lambda example: tf.size(example["image"]) > 0)
+    def _decoder(self):
+        """Maps a number and an encoded image to the record as a dict.
 
-    def _example(self, number, encoded):
-        """The record as a dict; its image is empty if unreadable."""
+        Its `image` is empty if it cannot be used.
+        """
         table = _Table(self._records)
-        example = table.row(number)
-        image = tf.numpy_function(
-            self._reader.read,
-            [
-                table.names[number],
-                encoded,
-                table.heights[number],
-                table.widths[number],
-            ],
-            tf.uint8,
-            stateful=False,
-        )
-        return {"image": tf.ensure_shape(image, (None, None, 3)), **example}
+
+        def decode(number, encoded):
+            image = tf.numpy_function(
+                self._reader.read,
+                [table.names[number], table.sizes[number], encoded],
+                tf.uint8,
+            )
+            image = tf.ensure_shape(image, (None, None, 3))
+            return {"image": image, **table.row(number)}
+
+        return decode
 
 
 class _Table:
@@ -261,8 +262,9 @@ class _Table:
 
     def __init__(self, records):
         self.names = tf.constant([record.file_name for record in records])
-        self.heights = tf.constant([record.height for record in records])
-        self.widths = tf.constant([record.width for record in records])
+        self.sizes = tf.constant(
+            [(record.height, record.width) for record in records], tf.int64
+        )
         self.ids = tf.constant([r.image_id for r in records], tf.int64)
         counts = [len(record.labels) for record in records]
         self.splits = tf.constant(np.cumsum([0, *counts]))
@@ -286,7 +288,7 @@ class _Reader:
         self.folder = folder
         self.warned = set()
 
-    def read(self, name, encoded, height, width):
+    def read(self, name, size, encoded):
         name = name.decode()
         try:
             if self.folder is not None:
@@ -297,11 +299,11 @@ class _Reader:
         except (tf.errors.OpError, OSError) as error:
             message = getattr(error, "message", "") or str(error)
             return self._unusable(name, message.splitlines()[0][:200])
-        if image.shape[:2] != (height, width):
+        if image.shape[:2] != tuple(size):
             return self._unusable(
                 name,
                 f"it is {image.shape[1]}x{image.shape[0]} pixels, not "
-                f"{width}x{height} as annotated",
+                f"{size[1]}x{size[0]} as annotated",
             )
         return image
 
@@ -314,8 +316,7 @@ class _Reader:
 
 
 def _coco(path, images):
-    folder = _image_folder(path, images)
-    found = annotations.read_coco(path, folder)
+    found, folder = annotations.read_coco(path, images)
     return _data(path, found, _Reader(folder))
 
 
@@ -330,22 +331,6 @@ def _data(source, found, reader, encoded=None):
         _records=found.records,
         _reader=reader,
         _encoded=encoded,
-    )
-
-
-def _image_folder(path, images):
-    if images is not None:
-        if not pathlib.Path(images).is_dir():
-            raise ValueError(f"The image folder does not exist: {images}")
-        return pathlib.Path(images)
-    name = path.stem.removeprefix("instances_")
-    tried = [path.parent / name, path.parent.parent / name]
-    for folder in tried:
-        if folder.is_dir():
-            return folder
-    raise ValueError(
-        f"Where are the images of {path}? There is neither {tried[0]} nor "
-        f"{tried[1]}; say `images=`"
     )
 
 
@@ -370,28 +355,12 @@ def _report(source, faults, broken):
 
 
 def _tfds(name, split, data_dir):
-    import tensorflow_datasets as tfds
-
-    builder = _tfds_builder(name, data_dir)
-    features = builder.info.features
-    if not _has_boxes(features):
-        raise ValueError(
-            f"The TFDS set {name!r} has no image and no objects with bbox and "
-            f"label; its features are {', '.join(sorted(features))}"
-        )
-    if split.split("[")[0] not in builder.info.splits:
-        raise ValueError(
-            f"The TFDS set {name!r} has no split {split!r}, only "
-            f"{', '.join(builder.info.splits)}"
-        )
-    dataset = builder.as_dataset(
-        split=split, decoders={"image": tfds.decode.SkipDecoding()}
-    )
+    dataset, features = _tfds_dataset(name, split, data_dir)
     records, faults, kept = [], [], []
     for number, example in enumerate(dataset.as_numpy_iterator()):
-        found = _tfds_record(number, example, faults)
-        kept.append(found is not None)
-        records += [found] if found else []
+        record = _tfds_record(number, example, faults)
+        kept.append(record is not None)
+        records += [record] if record else []
     names = tuple(features["objects"]["label"].names)
     found = annotations.Annotations(
         class_names=names,
@@ -399,7 +368,7 @@ def _tfds(name, split, data_dir):
         records=tuple(records),
         faults=tuple(faults),
     )
-    kept = tf.constant(kept)
+    kept = tf.constant(kept, tf.bool)
     encoded = (
         dataset.map(lambda example: example["image"])
         .enumerate()
@@ -409,18 +378,34 @@ def _tfds(name, split, data_dir):
     return _data(f"tfds:{name}", found, _Reader(), encoded)
 
 
-def _has_boxes(features):
-    if not {"image", "objects"} <= set(features):
-        return False
+def _tfds_dataset(name, split, data_dir):
+    """The split, its images left encoded, and the set's features."""
+    builder = _tfds_builder(name, data_dir)
+    from tensorflow_datasets.decode import SkipDecoding
+
+    features = builder.info.features
+    objects = getattr(features.get("objects"), "feature", ())
+    if "image" not in features or not {"bbox", "label"} <= set(objects):
+        raise ValueError(
+            f"The TFDS set {name!r} has no image with objects of bbox and "
+            f"label; its features are {', '.join(sorted(features))}"
+        )
     try:
-        return {"bbox", "label"} <= set(features["objects"].keys())
-    except AttributeError:
-        return False
+        dataset = builder.as_dataset(
+            split=split, decoders={"image": SkipDecoding()}
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"The TFDS set {name!r} has no split {split!r}, only "
+            f"{', '.join(builder.info.splits)}"
+        ) from error
+    return dataset, features
 
 
 def _tfds_record(number, example, faults):
     image_id = int(example.get("image/id", number))
-    name = example.get("image/filename", b"").decode() or f"{image_id}"
+    name = example.get("image/filename", b"").decode().strip()
+    name = name or str(image_id)
     try:
         height, width = _image_size(example["image"])
     except tf.errors.OpError as error:
@@ -478,7 +463,7 @@ def _tfds_builder(name, data_dir):
     return builder
 
 
-def _trained(example):
+def _learned(example):
     """The example's image, and what of its boxes is to be learned."""
     kept = ~example["crowd"]
     return (
@@ -499,6 +484,17 @@ def _batch_sizes(sizes, batch_size, seed):
     )
 
 
+def _unstacked(items):
+    numbers, encoded = (tf.unstack(part, _PARTNERS) for part in items)
+    return zip(numbers, encoded)
+
+
+def _decoded(items, decode):
+    return _mapped(items, decode).filter(
+        lambda example: tf.size(example["image"]) > 0
+    )
+
+
 def _mapped(dataset, function):
     return dataset.map(
         function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
@@ -506,33 +502,33 @@ def _mapped(dataset, function):
 
 
 def _batched(dataset, batch_size):
-    padding = {"labels": -1, "crowd": False}
-    _images, spec = dataset.element_spec
+    """Batches of (image, targets), what is per box padded to one length."""
+    _image, spec = dataset.element_spec
+    padding = {
+        name: tf.constant(_PADDING.get(name, 0), spec[name].dtype)
+        for name in spec
+    }
 
-    def padded(image, targets):
+    def with_a_box(image, targets):
+        """Padding only makes lengths equal: all could be 0."""
         return image, {
-            name: _at_least_one(value, padding.get(name, 0))
-            if spec[name].shape.rank and name != "letterbox"
+            name: _at_least_one(value, padding[name])
+            if name in _PADDING
             else value
             for name, value in targets.items()
         }
 
-    values = {
-        name: tf.constant(padding.get(name, 0), spec[name].dtype)
-        for name in spec
-    }
-    dataset = dataset.map(padded).padded_batch(
-        batch_size, padding_values=(0.0, values)
+    return (
+        dataset.map(with_a_box)
+        .padded_batch(batch_size, padding_values=(0.0, padding))
+        .prefetch(tf.data.AUTOTUNE)
     )
-    return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def _at_least_one(values, padding):
     missing = tf.maximum(1 - tf.shape(values)[0], 0)
-    paddings = [[0, missing]] + [[0, 0]] * (len(values.shape) - 1)
-    return tf.pad(
-        values, paddings, constant_values=tf.cast(padding, values.dtype)
-    )
+    paddings = [[0, missing]] + [[0, 0]] * (values.shape.rank - 1)
+    return tf.pad(values, paddings, constant_values=padding)
 
 
 def _check_sizes(name, sizes):
@@ -544,14 +540,13 @@ def _check_sizes(name, sizes):
     ]
     if wrong or not sizes:
         raise ValueError(
-            f"`{name}` must be multiples of {_STRIDE}. Received: "
-            f"{name}={sizes}"
+            f"`{name}` must be multiples of {_STRIDE}. Received: {name}={sizes}"
         )
     return sizes
 
 
-def _check_batch_size(batch_size):
-    if not isinstance(batch_size, int) or batch_size < 1:
+def _check_positive(name, value):
+    if not isinstance(value, int) or value < 1:
         raise ValueError(
-            f"`batch_size` must be positive. Received: batch_size={batch_size!r}"
+            f"`{name}` must be a positive integer. Received: {name}={value!r}"
         )

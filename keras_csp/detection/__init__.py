@@ -4,11 +4,12 @@ from keras_csp.detection.anchors import fit_anchors
 from keras_csp.detection.boxes import box_ciou, box_diou, box_giou, box_iou
 from keras_csp.detection.detector import Detector
 from keras_csp.detection.evaluation import AveragePrecision
-from keras_csp.detection.losses import YoloLoss
+from keras_csp.detection.losses import BOX_LOSSES, YoloLoss
 from keras_csp.detection.necks import NECKS, get_neck
 from keras_csp.detection.suppression import Detections
 
 __all__ = [
+    "BOX_LOSSES",
     "NECKS",
     "AveragePrecision",
     "Detections",

@@ -172,8 +172,11 @@ class Detector(keras.Model):
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
         parts = self._made.loss(y, y_pred, self.anchors)
+        # Weighted by images: a count that does not depend on the data would
+        # grow once more where TensorFlow looks for a batch after the last.
+        images = keras.ops.shape(x)[0]
         for tracker in self._part_trackers:
-            tracker.update_state(parts[tracker.name])
+            tracker.update_state(parts[tracker.name], sample_weight=images)
         return sum(parts.values()) + sum(self.losses)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -185,10 +188,18 @@ class Detector(keras.Model):
             raise ValueError("Call `compile` before `fit`")
         if kwargs.get("validation_data") is not None:
             kwargs["validation_data"] = as_batches(kwargs["validation_data"])
+        kwargs.setdefault("shuffle", False)  # a data set shuffles itself
         return super().fit(as_batches(x), *args, **kwargs)
 
     def evaluate(
-        self, x, y=None, verbose="auto", steps=None, return_dict=True, **kwargs
+        self,
+        x,
+        y=None,
+        verbose="auto",
+        steps=None,
+        return_dict=True,
+        precision=None,
+        **kwargs,
     ):
         """COCO's average precision, and the losses if compiled.
 
@@ -199,20 +210,25 @@ class Detector(keras.Model):
             verbose: of the progress bar, as in Keras.
             steps: batches to take. Default: all.
             return_dict: False gives the values alone. Default True.
+            precision: an `AveragePrecision` to be filled, which then also has
+                the numbers of each class and the curves. Default: a new one.
 
         Returns:
             {"AP", "AP50", "AP75", "AP_small", ..., "loss", ...}.
         """
+        if kwargs.get("callbacks") is not None:  # within `fit`
+            verbose = 0
         dataset = as_batches(x, y)
-        results = self._losses(dataset, steps)
-        precision = AveragePrecision(self.classes)
+        results = self._evaluated_losses(dataset, steps)
+        if precision is None:
+            precision = AveragePrecision(self.classes)
         model = self.inference_model(**EVALUATION)
         for targets, found in detected(model, dataset, steps, verbose):
             precision.update(targets, found)
         results.update(precision.result())
         return results if return_dict else list(results.values())
 
-    def _losses(self, dataset, steps):
+    def _evaluated_losses(self, dataset, steps):
         if self._made.loss is None:
             return {}
         return super().evaluate(

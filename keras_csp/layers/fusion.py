@@ -63,11 +63,10 @@ class FusionNode(Composite):
         first, *others = maps
         if self.merge == "concat":
             return ops.concatenate(maps, axis=-1) if others else first
-        for other in others:
-            if self.merge == "shortcut":
-                other = partial_shortcut(other, 1, first.shape[-1])
-            first = first + other
-        return first
+        if self.merge == "shortcut":
+            width = first.shape[-1]
+            others = [partial_shortcut(other, 1, width) for other in others]
+        return sum(others, first)
 
     def _merged_shape(self, shapes):
         first, *others = (tuple(shape) for shape in shapes)
