@@ -4,39 +4,89 @@
     python examples/train_detector.py --train tfds:voc/2007:train \\
         --validation tfds:voc/2007:validation --backbone CSPResNet50
 
-A JSON in COCO's format, its images in a folder beside it (--images), or
-tfds:NAME:SPLIT. In --output: the log as CSV, AP after every epoch, the state
-after every epoch (start the same command again to go on), the best detector
-as detector.keras, and pictures: detections beside the truth, precision-recall.
+The boxes: a JSON in COCO's format, its images beside it or in --images; or a
+set of TensorFlow Datasets, tfds:NAME:SPLIT. A faulty box or image is named and
+left out. In --output:
+
+    run.json            the arguments and the recipe
+    log.csv             losses and AP, a row for each epoch
+    state/              the last and the best epoch
+    detector.keras      the best epoch, by AP50; classes.json for detect.py
+    validation.json     its AP, in all and for each class; likewise test
+    validation_*.png    what it finds beside the truth; precision and recall
+
+Interrupted or killed? The same command goes on after the last epoch. With a
+larger --epochs it goes on to that. Other arguments need another --output.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 
-import keras_csp  # before keras and TensorFlow: it chooses oneDNN
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
+
 from keras_csp import detection, recipes
 from keras_csp.callbacks import TrainingState
 from keras_csp.data import Augmentation, load_detection
 from keras_csp.detection.drawing import draw_comparison, draw_precision_recall
 
+# What may differ where a run goes on.
+FREE = ("epochs", "output", "verbose")
 
-def load(source, images, broken):
+
+def load(source, options):
     """A data set of a JSON, or of tfds:NAME:SPLIT."""
     if source.startswith("tfds:"):
         name, _, split = source.removeprefix("tfds:").partition(":")
         return load_detection(f"tfds:{name}", split=split or "train")
-    return load_detection(source, images=images, broken=broken)
+    return load_detection(source, images=options.images, broken=options.broken)
 
 
-def build(options, recipe, train, steps):
+def load_all(options):
+    """{"train", "validation", "test"}, without a test that is not asked."""
+    data = {"train": load(options.train, options)}
+    names = data["train"].class_names
+    for title in ("validation", "test") if options.test else ("validation",):
+        data[title] = load(getattr(options, title), options)
+        if (found := data[title].class_names) != names:
+            raise ValueError(f"--{title} has classes {found}, not {names}")
+    if options.limit:
+        data["train"] = data["train"].first(options.limit)
+    return data
+
+
+def remember(options, recipe):
+    """Writes run.json; refuses to go on with a run of other arguments."""
+    run = {k: v for k, v in vars(options).items() if k not in FREE}
+    run = json.loads(json.dumps({**run, "recipe": vars(recipe)}))
+    path = options.output / "run.json"
+    old = json.loads(path.read_text("utf-8")) if path.is_file() else run
+    for key, value in run.items():
+        if old.get(key) != value:
+            raise ValueError(
+                f"{options.output} has a run with {key}={old.get(key)!r}; go "
+                f"on with that, or choose another --output. Received: {value!r}"
+            )
+    options.output.mkdir(parents=True, exist_ok=True)
+    write(path, json.dumps(run, indent=2))
+
+
+def write(path, text):
+    """A file that is never seen half written."""
+    part = path.with_name("part." + path.name)
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def build(options, recipe, train):
+    levels = len(detection.get_neck(options.neck).outputs)
     anchors = detection.fit_anchors(
-        train,
-        3 * len(detection.get_neck(options.neck).outputs),
-        options.size,
-        options.seed,
+        train, 3 * levels, options.size, options.seed
     )
     detector = keras_csp.Detector(
         options.backbone,
@@ -51,14 +101,17 @@ def build(options, recipe, train, steps):
     loss = detection.YoloLoss(
         options.box_loss, anchor_threshold=options.anchor_threshold
     )
+    batch = options.batch or recipe.batch_size
+    steps = -(-train.size // batch) * options.epochs
     detector.compile(recipe.optimizer(steps), loss)
     return detector
 
 
-def fit(detector, train, validation, options, recipe):
-    """Trains, from the last finished epoch on; returns the best AP50."""
-    folder = options.output
-    state = TrainingState(folder / "state", monitor="val_AP50")
+def fit(detector, data, options, recipe):
+    """Trains, from the last finished epoch on, and takes the best epoch."""
+    state = TrainingState(
+        options.output / "state", "val_AP50", options.output / "log.csv"
+    )
     epoch = state.restore(detector)
     if epoch:
         print(f"going on after epoch {epoch} of {options.epochs}")
@@ -68,55 +121,43 @@ def fit(detector, train, validation, options, recipe):
         vertical_flip=0.5 if options.no_up else 0.0,
     )
     detector.fit(
-        train.training(
+        data["train"].training(
             options.batch or recipe.batch_size,
             options.sizes or (options.size,),
             augmentation,
             seed=options.seed + epoch,
         ),
-        validation_data=validation.evaluation(8, options.size),
+        validation_data=data["validation"].evaluation(8, options.size),
         validation_freq=options.validation_freq,
         epochs=options.epochs,
         initial_epoch=epoch,
-        callbacks=[
-            keras.callbacks.CSVLogger(folder / "log.csv", append=epoch > 0),
-            state,
-        ],
+        callbacks=[state],
         verbose=options.verbose,
     )
-    if state.best_path.is_file():
+    if state.best:
         detector.load_weights(state.best_path)
-    return state.best
+    print(f"best epoch: {state.best or 'the last'}")
 
 
 def report(detector, data, options, title):
     """AP of one data set: printed, as JSON and as pictures."""
-    precision = detection.AveragePrecision(
-        detector.classes, data.class_names
-    )
+    precision = detection.AveragePrecision(detector.classes, data.class_names)
     dataset = data.evaluation(8, options.size)
     results = detector.evaluate(dataset, precision=precision, verbose=0)
-    results["per_class"] = precision.per_class()
-    path = options.output / f"{title}.json"
-    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print(
-        f"{title}: AP {results['AP']:.3f}, AP50 {results['AP50']:.3f}, "
-        + ", ".join(
-            f"{name} {row['AP50']:.3f}"
-            for name, row in list(results["per_class"].items())[:20]
-        )
-    )
-    draw_precision_recall(
-        options.output / f"{title}_precision_recall.png", precision, title
-    )
+    table = results["per_class"] = precision.per_class()
+    write(options.output / f"{title}.json", json.dumps(results, indent=2))
+    rows = {"all": results, **dict(list(table.items())[:20])}
+    shown = [f"{n} {r['AP']:.3f} {r['AP50']:.3f}" for n, r in rows.items()]
+    print(f"{title}, AP and AP50: {', '.join(shown)}")
+    path = options.output / f"{title}_precision_recall.png"
+    draw_precision_recall(path, precision, title)
     images, targets = next(iter(dataset))
     images = images.numpy()[:6]
-    found = detector.predict(images, verbose=0)
     draw_comparison(
         options.output / f"{title}_detections.png",
         images,
         {key: value.numpy()[:6] for key, value in targets.items()},
-        found,
+        detector.predict(images, verbose=0),
         data.class_names,
     )
 
@@ -125,31 +166,35 @@ def main():
     options = parse()
     keras.utils.set_random_seed(options.seed)
     try:
+        check(options)
         recipe = recipes.get_recipe(options.recipe)
-        train = load(options.train, options.images, options.broken)
-        validation = load(options.validation, options.images, options.broken)
-        test = options.test and load(options.test, None, options.broken)
-        if options.limit:
-            train = train.first(options.limit)
-        options.output.mkdir(parents=True, exist_ok=True)
-        batch = options.batch or recipe.batch_size
-        steps = -(-train.size // batch) * options.epochs
-        detector = build(options, recipe, train, steps)
-        print(keras_csp.count(
-            detector, input_shape=(options.size, options.size, 3)
-        ).summary())  # fmt: skip
-        best = fit(detector, train, validation, options, recipe)
+        data = load_all(options)
+        detector = build(options, recipe, data["train"])
+        remember(options, recipe)
+        shape = (options.size, options.size, 3)
+        print(keras_csp.count(detector, input_shape=shape).summary())
+        fit(detector, data, options, recipe)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"train_detector: {error}")
-    print(f"best epoch: {best}")
+    except KeyboardInterrupt:
+        sys.exit("train_detector: stopped; the same command goes on")
     detector.save(options.output / "part.keras")
-    (options.output / "part.keras").replace(options.output / "detector.keras")
-    (options.output / "classes.json").write_text(
-        json.dumps({"names": train.class_names, "size": options.size})
-    )
-    report(detector, validation, options, "validation")
-    if test:
-        report(detector, test, options, "test")
+    os.replace(options.output / "part.keras", options.output / "detector.keras")
+    classes = {"names": data["train"].class_names, "size": options.size}
+    write(options.output / "classes.json", json.dumps(classes))
+    for title in list(data)[1:]:
+        report(detector, data[title], options, title)
+
+
+def check(options):
+    """Numbers, before anything is read."""
+    for size in (options.size, *(options.sizes or ())):
+        if size < 32 or size % 32:
+            raise ValueError(f"a size must be a multiple of 32, not {size}")
+    for name in ("batch", "epochs", "limit", "validation_freq"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be positive, not {value}")
 
 
 def parse():
@@ -157,6 +202,7 @@ def parse():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    # fmt: off
     add = parser.add_argument
     add("--train", required=True, help="COCO JSON, or tfds:NAME:SPLIT")
     add("--validation", required=True, help="likewise; AP after every epoch")
@@ -164,28 +210,36 @@ def parse():
     add("--images", help="folder of the images; default: beside the JSON")
     add("--broken", choices=("skip", "raise"), default="skip",
         help="what to do with a faulty annotation; default skip and count")
-    add("--backbone", default="CSPPeleeNet", help="of keras_csp.list_models()")
-    add("--neck", choices=sorted(detection.NECKS), default="efm")
-    add("--attention", choices=("sam",))
-    add("--spp", action="store_true")
+    add("--backbone", default="CSPPeleeNet",
+        help="of keras_csp.list_models(); default CSPPeleeNet")
+    add("--neck", choices=sorted(detection.NECKS), default="efm",
+        help="how the levels are fused, Fig. 6; default efm")
+    add("--attention", choices=("sam",), help="spatial attention; default none")
+    add("--spp", action="store_true", help="spatial pyramid pooling")
     add("--weights", help="imagenet, for the backbone; or a .weights.h5 file")
-    add("--recipe", default="small-detection", choices=sorted(recipes.RECIPES))
+    add("--recipe", default="small-detection", choices=sorted(recipes.RECIPES),
+        help="optimizer, rate and batch; default small-detection")
     add("--box-loss", default="ciou", choices=detection.BOX_LOSSES)
     add("--anchor-threshold", type=float, default=0.4,
         help="anchors with a larger IoU are trained too; 1: only the best")
-    add("--size", type=int, default=416, help="side of the input, pixels")
-    add("--sizes", type=int, nargs="+", help="of the training, multi-scale")
-    add("--batch", type=int, help="default: the recipe's")
+    add("--size", type=int, default=416,
+        help="side of the input, pixels, a multiple of 32; default 416")
+    add("--sizes", type=int, nargs="+",
+        help="of the training, one drawn for each batch; default --size")
+    add("--batch", type=int, help="images a step; default: the recipe's")
     add("--epochs", type=int, default=100)
     add("--validation-freq", type=int, default=1, help="epochs; default 1")
-    add("--mosaic", type=float, default=0.3, help="share of the images")
+    add("--mosaic", type=float, default=0.3,
+        help="share of images made of four, 0 to 1; default 0.3")
     add("--no-up", action="store_true",
         help="images have no up: turn by 90 degrees, flip vertically")
     add("--limit", type=int, help="train on the first images only")
     add("--seed", type=int, default=0)
     add("--verbose", type=int, default=1, help="2: one line an epoch")
-    add("--output", type=pathlib.Path, default="runs/detector")
-    return parser.parse_args()  # fmt: skip
+    add("--output", type=pathlib.Path, default="runs/detector",
+        help="folder; default runs/detector")
+    # fmt: on
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import keras
 
 import keras_csp
 from keras_csp.counting import CONVENTIONS
+from keras_csp.detection import table as detectors
 from keras_csp.table import render, table_rows
 
 
@@ -21,6 +22,10 @@ def main(arguments=None):
 
 
 def _table(options):
+    if options.detectors:
+        rows = list(detectors.detector_rows())
+        print(detectors.render(rows, markdown=options.markdown))
+        return
     rows = list(table_rows(_progress if sys.stderr.isatty() else None))
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
@@ -61,6 +66,11 @@ def _parser():
     )
     table.add_argument(
         "--markdown", action="store_true", help="as the README shows it"
+    )
+    table.add_argument(
+        "--detectors",
+        action="store_true",
+        help="the detectors of Table 2 instead (half a minute)",
     )
     table.set_defaults(run=_table)
 

@@ -1,8 +1,11 @@
 """Callbacks of the examples: a training that survives being killed."""
 
+import csv
+import io
 import json
 import os
 import pathlib
+import warnings
 
 import keras
 
@@ -16,29 +19,46 @@ class TrainingState(keras.callbacks.Callback):
 
     Weights, optimizer and counters are written under a new name; then one
     rename of `state.json`, which names them, makes them the state. Whenever
-    the process dies, the file that `state.json` names is whole.
+    the process dies, the files that `state.json` names are whole.
     (`keras.callbacks.BackupAndRestore` writes in place.)
 
     Args:
         folder: made if it does not exist.
         monitor: a name of the logs, the larger the better; the weights of
-            the best epoch are kept in `best.weights.h5`. Default None.
+            the best epoch are kept. Default None.
+        log: path of a CSV, written anew after every epoch: "epoch" from 1,
+            and the logs. It has each epoch of the state once, whatever was
+            cut off. Default None. (`keras.callbacks.CSVLogger` appends.)
     """
 
-    def __init__(self, folder, monitor=None):
+    def __init__(self, folder, monitor=None, log=None):
         super().__init__()
         self.folder = pathlib.Path(folder)
         self.monitor = monitor
-        self._state = {"epoch": 0, "weights": None, "best": None}
+        self.log = None if log is None else pathlib.Path(log)
+        self._state = {
+            "epoch": 0,
+            "weights": None,
+            "best": None,
+            "history": [],
+        }
+
+    @property
+    def history(self):
+        """A dict for each finished epoch: "epoch" from 1, and its logs."""
+        return list(self._state["history"])
 
     @property
     def best(self):
         """{"epoch", "value"} of the best epoch so far, None before."""
-        return self._state["best"]
+        best = self._state["best"]
+        return best and {key: best[key] for key in ("epoch", "value")}
 
     @property
     def best_path(self):
-        return self.folder / "best.weights.h5"
+        """The `.weights.h5` file of the best epoch so far, None before."""
+        best = self._state["best"]
+        return best and self.folder / best["weights"]
 
     def restore(self, model):
         """Puts the saved state into a compiled model.
@@ -47,42 +67,86 @@ class TrainingState(keras.callbacks.Callback):
             The number of finished epochs, 0 where nothing was saved.
 
         Raises:
-            ValueError: the state belongs to another model.
+            ValueError: the model is not compiled, or the state belongs to
+                another one.
         """
+        if getattr(model, "optimizer", None) is None:
+            raise ValueError(
+                f"Call `compile` before `restore`. Received: {model.name!r}, "
+                "without an optimizer"
+            )
         path = self.folder / "state.json"
         if not path.is_file():
             return 0
-        self._state = json.loads(path.read_text(encoding="utf-8"))
-        weights = self.folder / self._state["weights"]
+        state = json.loads(path.read_text(encoding="utf-8"))
         model.optimizer.build(model.trainable_variables)
         try:
-            model.load_weights(weights)
-        except ValueError as error:
+            with warnings.catch_warnings():
+                # Keras leaves another optimizer's variables as they are.
+                warnings.filterwarnings("error", "Skipping variable loading")
+                model.load_weights(self.folder / state["weights"])
+        except (ValueError, UserWarning) as error:
             raise ValueError(
                 f"The training saved in {self.folder} is of another model "
                 f"than {model.name!r}; continue with the same arguments or "
                 f"choose another folder: {str(error)[:200]}"
             ) from error
+        self._state.update(state)
+        self._write_log()
         return self._state["epoch"]
 
     def on_epoch_end(self, epoch, logs=None):
         self.folder.mkdir(parents=True, exist_ok=True)
-        value = (logs or {}).get(self.monitor)
-        best = self._state["best"]
-        if value is not None and (best is None or value > best["value"]):
-            best = {"epoch": epoch + 1, "value": float(value)}
-            self._save_weights(self.best_path)
-        name = f"epoch{epoch + 1:05d}.weights.h5"
+        number, logs = epoch + 1, logs or {}
+        name = f"epoch{number:05d}.weights.h5"
         self._save_weights(self.folder / name)
-        old = self._state["weights"]
-        self._state = {"epoch": epoch + 1, "weights": name, "best": best}
-        temporary = self.folder / "state.json.part"
-        temporary.write_text(json.dumps(self._state), encoding="utf-8")
-        os.replace(temporary, self.folder / "state.json")
-        if old and old != name:
-            (self.folder / old).unlink(missing_ok=True)
+        row = {"epoch": number}
+        row.update({key: float(value) for key, value in logs.items()})
+        # An epoch done again, as another `fit` does, replaces the old one.
+        before = [r for r in self._state["history"] if r["epoch"] < number]
+        self._state = {
+            "epoch": number,
+            "weights": name,
+            "best": self._better(row, name),
+            "history": [*before, row],
+        }
+        _replace(self.folder / "state.json", json.dumps(self._state))
+        self._write_log()
+        self._remove_old()
+
+    def _better(self, row, name):
+        best, value = self._state["best"], row.get(self.monitor)
+        if value is None or (best and not value > best["value"]):
+            return best
+        return {"epoch": row["epoch"], "value": value, "weights": name}
 
     def _save_weights(self, path):
         temporary = path.with_name("part." + path.name)
         self.model.save_weights(temporary, overwrite=True)
         os.replace(temporary, path)
+
+    def _write_log(self):
+        if self.log is None:
+            return
+        rows = self._state["history"]
+        columns = dict.fromkeys(key for row in rows for key in row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        _replace(self.log, text.getvalue())
+
+    def _remove_old(self):
+        best = self._state["best"] or {}
+        kept = {self._state["weights"], best.get("weights")}
+        for path in self.folder.glob("*.weights.h5"):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+
+def _replace(path, text):
+    """Writes a text file that is never seen half written."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

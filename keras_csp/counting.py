@@ -21,6 +21,7 @@ import math
 import keras
 
 from keras_csp.layers.composite import check_choice
+from keras_csp.text import aligned
 from keras_csp.tracing import trace
 
 CONVENTIONS = ("darknet", "darknet-original", "torch")
@@ -228,15 +229,3 @@ def _input_shape(model, given):
             f"Received: input_shape={given}"
         )
     return shape
-
-
-def aligned(rows, right=()):
-    """Lines with the columns of `rows` aligned, those in `right` rightwards."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return [
-        "  ".join(
-            cell.rjust(width) if index in right else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    ]

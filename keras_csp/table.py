@@ -4,7 +4,8 @@ import dataclasses
 
 import keras
 
-from keras_csp.counting import aligned, count
+from keras_csp import text
+from keras_csp.counting import count
 from keras_csp.models.network import get_factory
 from keras_csp.published import Published, published_rows
 
@@ -85,10 +86,8 @@ def render(rows, markdown=False):
     """The table as aligned text, or as Markdown; footnotes below it."""
     notes = []
     cells = [_cells(row, notes) for row in rows]
-    if markdown:
-        lines = _markdown([HEADER, *cells])
-    else:
-        lines = aligned([HEADER, *cells], right=_NUMBERS)
+    table = text.markdown if markdown else text.aligned
+    lines = table([HEADER, *cells], right=_NUMBERS)
     lines.append("")
     for number, note in enumerate(notes, 1):
         lines.append(f"[{number}] {note}" + ("  " if markdown else ""))
@@ -130,11 +129,3 @@ def _compared(row, field, difference):
     if row.prints_as_published(field):
         return ours, f"{printed:.{decimals}f}", "="
     return ours, f"{printed:.{decimals}f}", f"{100 * difference:+.1f} %"
-
-
-def _markdown(rows):
-    header, *body = rows
-    rule = [
-        "---:" if index in _NUMBERS else "---" for index in range(len(header))
-    ]
-    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *body)]

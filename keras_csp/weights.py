@@ -5,7 +5,7 @@ keras_csp.CSPResNeXt50(weights="imagenet")         the same, as classifier
 keras_csp.CSPResNeXt50(weights="csresnext50.weights")  the authors' file
 """
 
-from keras_csp import models
+from keras_csp import models, text
 from keras_csp.checkpoints import (
     DarknetFile,
     DownloadError,
@@ -16,7 +16,6 @@ from keras_csp.checkpoints import (
     find_record,
     records,
 )
-from keras_csp.counting import aligned
 
 __all__ = [
     "DarknetFile",
@@ -73,8 +72,9 @@ def list_weights(show=True, markdown=False):
             ("Darknet's, by weights=path or darknet.load", _darknet_table()),
         )
         for title, rows in tables:
-            lines = _markdown(rows) if markdown else aligned(list(rows))
-            print("", title, "", *lines, sep="\n")
+            cells = [[_link(cell, markdown) for cell in row] for row in rows]
+            table = text.markdown if markdown else text.aligned
+            print("", title, "", *table(cells), sep="\n")
     return records()
 
 
@@ -114,13 +114,6 @@ def _darknet_table():
         )
 
 
-def _markdown(rows):
-    header, *body = rows
-    return [
-        f"| {' | '.join(map(_link, cells))} |"
-        for cells in (header, ["---"] * len(header), *body)
-    ]
-
-
-def _link(cell):
-    return f"[file]({cell})" if cell.startswith("https://") else cell
+def _link(cell, markdown):
+    web = markdown and cell.startswith("https://")
+    return f"[file]({cell})" if web else cell

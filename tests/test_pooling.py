@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 from support import reload_config
 
-from keras_csp.layers import BorderedMaxPooling2D, Maxout
+from keras_csp.layers import (
+    BorderedMaxPooling2D,
+    Maxout,
+    SpatialPyramidPooling,
+)
 
 
 def bordered_max(x, size, strides, before, after):
@@ -102,12 +106,39 @@ def test_maxout_needs_whole_groups():
         Maxout(0)
 
 
+@pytest.mark.parametrize("sizes", [(5, 9, 13), (3,), (1, 5, 3)])
+def test_spatial_pyramid_pooling_is_its_definition(sizes, rng):
+    """The largest window first and x last, as the cfgs' [route] has them."""
+    x = rng.normal(size=(2, 7, 6, 3)).astype("float32") - 9
+    layer = SpatialPyramidPooling(sizes)
+    y = np.asarray(layer(x))
+    pools = [
+        bordered_max(x, size, 1, size // 2, size // 2)
+        for size in sorted(sizes, reverse=True)
+    ]
+    np.testing.assert_array_equal(y, np.concatenate([*pools, x], axis=-1))
+    assert layer.compute_output_shape(x.shape) == y.shape
+
+
+def test_spatial_pyramid_pooling_has_the_sizes_of_yolov3_spp():
+    assert SpatialPyramidPooling().pool_sizes == (5, 9, 13)
+
+
+@pytest.mark.parametrize("sizes", [(), (5, 8), [2]])
+def test_windows_without_a_centre(sizes):
+    with pytest.raises(ValueError, match=r"`pool_sizes` must be odd.*Received"):
+        SpatialPyramidPooling(sizes)
+    with pytest.raises(ValueError, match="`pool_sizes` must be a positive"):
+        SpatialPyramidPooling((5, 0))
+
+
 @pytest.mark.parametrize(
     "layer",
     [
         BorderedMaxPooling2D(3, 2, (0, 2), name="pool"),
         BorderedMaxPooling2D(2, name="pool"),
         Maxout(2, name="maxout"),
+        SpatialPyramidPooling((3, 5), name="pyramid"),
     ],
 )
 def test_layers_come_back(layer, rng):

@@ -81,6 +81,43 @@ def test_the_layer_comes_back(rng):
     np.testing.assert_array_equal(np.asarray(again(t)), np.asarray(layer(t)))
 
 
+@pytest.mark.parametrize("new_coords", [False, True])
+def test_a_stride_stands_for_the_image_size(new_coords, rng):
+    """For every size of map, where `image_size` knows one."""
+    options = {"scale_x_y": 1.1, "new_coords": new_coords}
+    layer = YoloBoxes(ANCHORS, CLASSES, stride=32, **options)
+    for shape in ((2, 3, 5), (1, 4, 2)):
+        t = rng.normal(size=(*shape, 27)).astype("float32")
+        sides = tuple(32 * side for side in shape[1:])
+        same = YoloBoxes(ANCHORS, CLASSES, sides, **options)
+        y = np.asarray(layer(t))
+        np.testing.assert_allclose(y, np.asarray(same(t)), 1e-6, 1e-7)
+        assert y.shape == layer.compute_output_shape(t.shape)
+
+
+def test_a_stride_and_open_sides(rng):
+    image = keras.Input((None, None, 27))
+    layer = YoloBoxes(ANCHORS, CLASSES, stride=32)
+    model = keras.Model(image, layer(image))
+    t = rng.normal(size=(1, 3, 5, 27)).astype("float32")
+    expected = np.asarray(layer_for()(t))
+    np.testing.assert_allclose(np.asarray(model(t)), expected, 1e-6, 1e-7)
+    again = reload_config(layer)
+    assert (again.stride, again.image_size) == (32, None)
+    np.testing.assert_allclose(np.asarray(again(t)), expected, 1e-6, 1e-7)
+
+
+def test_either_a_stride_or_an_image_size():
+    one_of = "One of `image_size` and `stride` must be given. Received: "
+    with pytest.raises(ValueError, match=one_of + "image_size=None, stride=No"):
+        YoloBoxes(ANCHORS, CLASSES)
+    with pytest.raises(ValueError, match=one_of + r".*\(96, 160\), stride=32"):
+        YoloBoxes(ANCHORS, CLASSES, IMAGE, stride=32)
+    for stride in (0, -8, 1.5, True):
+        with pytest.raises(ValueError, match="`stride` must be a positive"):
+            YoloBoxes(ANCHORS, CLASSES, stride=stride)
+
+
 def test_wrong_arguments():
     with pytest.raises(ValueError, match=r"= 27 input channels\. Received: 28"):
         layer_for().build((None, 3, 3, 28))

@@ -18,7 +18,8 @@ class Fault:
 
     Attributes:
         image_id, file_name: of the image, None where it is unknown.
-        annotation_id: of the box, or None if the image itself is at fault.
+        annotation_id: of the box ("?" if it has none), or None if the image
+            itself is at fault.
         reason: what is wrong, in words.
     """
 
@@ -124,15 +125,20 @@ def record(entry, objects):
 
     Args:
         entry: the tuple.
-        objects: list of `(box, label, crowd, area)`.
+        objects: list of `(box, label, crowd, area)`; an area of None is
+            the box's.
     """
-    boxes, labels, crowd, area = zip(*objects) if objects else ([],) * 4
+    boxes, labels, crowd, areas = zip(*objects) if objects else ([],) * 4
+    areas = [
+        (x2 - x1) * (y2 - y1) if area is None else area
+        for (x1, y1, x2, y2), area in zip(boxes, areas)
+    ]
     return ImageRecord(
         *entry,
         boxes=np.asarray(boxes, "float32").reshape(-1, 4),
         labels=np.asarray(labels, "int32"),
         crowd=np.asarray(crowd, "bool"),
-        area=np.asarray(area, "float32"),
+        area=np.asarray(areas, "float32"),
     )
 
 
@@ -274,16 +280,15 @@ def _object(annotation, entry, labels):
     if reason:
         return None, reason
     area = annotation.get("area")
-    if not _is_number(area):
-        area = w * h
+    area = area if _is_number(area) and area >= 0 else None
     crowd = bool(annotation.get("iscrowd", 0))
     return (corners, labels[annotation["category_id"]], crowd, area), ""
 
 
 def _annotation_fault(annotation, known, reason):
-    image_id = annotation.get("image_id")
+    number, image_id = annotation.get("id"), annotation.get("image_id")
     name = known.get(image_id) if _is_integer(image_id) else None
-    return Fault(image_id, name, annotation.get("id"), reason)
+    return Fault(image_id, name, "?" if number is None else number, reason)
 
 
 def _is_box(value):

@@ -119,8 +119,9 @@ class View:
             kernel_type="triangle",
             antialias=True,
         )[0]
+        # The weights' sum is rounded: 255 can come out a little higher.
         return tf.pad(
-            change(pixels / 255.0),
+            change(tf.minimum(pixels / 255.0, 1.0)),
             tf.concat([tf.stack([start, window - end], 1), [[0, 0]]], 0),
             constant_values=GREY,
         )
@@ -146,8 +147,10 @@ def fitted(size, window, fit=tf.reduce_min):
     """
     size, window = tf.cast(size, "float32"), tf.cast(window, "float32")
     scale = fit(window / size)
-    # Whole pixels, so that an image of the window's size stays as it is.
-    offset = tf.floor((window - size * scale) / 2 + _ROUNDING)
+    offset = (window - size * scale) / 2 + _ROUNDING
+    # Whole pixels, so that an image of the window's size stays as it is;
+    # towards zero, so that one that fills the window leaves no edge.
+    offset = tf.cast(tf.cast(offset, "int32"), "float32")
     return View(tf.stack([scale, scale]), offset)
 
 

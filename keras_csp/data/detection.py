@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import pathlib
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -153,20 +154,21 @@ class DetectionData:
         """
         sizes = _check_sizes("sizes", sizes)
         _check_positive("batch_size", batch_size)
-        augmentation = augmentation or Augmentation()
+        augmentation = _check_augmentation(augmentation)
         if limit is not None:
             data = self.first(limit)
             return data.training(batch_size, sizes, augmentation, seed, repeat)
         decode = self._decoder()
+        examples = _decoded(self._shuffled(seed), decode)
         parts = {
-            "example": _decoded(self._shuffled(seed, repeat), decode),
+            "example": examples.repeat() if repeat else examples,
             "draw": tf.data.Dataset.random(
                 seed, rerandomize_each_iteration=True
             ),
             "size": _batch_sizes(sizes, batch_size, seed),
         }
         if augmentation.mosaic:
-            others = self._shuffled(seed + 1, repeat=True)
+            others = self._shuffled(seed + 1).repeat()
             parts["others"] = others.batch(_PARTNERS)
         side = sizes[0] if len(sizes) == 1 else None
 
@@ -177,8 +179,8 @@ class DetectionData:
                 side or part["size"],
                 tf.stack([tf.cast(seed, "int64"), part["draw"]]),
                 lambda: [
-                    _learned(decode(number, encoded))
-                    for number, encoded in _unstacked(part["others"])
+                    _learned(_first_usable(other, part["example"]))
+                    for other in _unstacked(decode, part["others"])
                 ],
             )
             pixels = tf.ensure_shape(pixels, (side, side, 3))
@@ -229,14 +231,13 @@ class DetectionData:
             return numbers.map(lambda number: (number, b""))
         return tf.data.Dataset.zip(numbers, self._encoded)
 
-    def _shuffled(self, seed, repeat):
+    def _shuffled(self, seed):
         buffer = self.size
         if self._encoded is not None:
             buffer = min(buffer, _SHUFFLE_BUFFER)
-        items = self._items().shuffle(
+        return self._items().shuffle(
             buffer, seed=seed, reshuffle_each_iteration=True
         )
-        return items.repeat() if repeat else items
 
     def _decoder(self):
         """Maps a number and an encoded image to the record as a dict.
@@ -244,14 +245,11 @@ class DetectionData:
         Its `image` is empty if it cannot be used.
         """
         table = _Table(self._records)
+        read = self._reader.read
 
         def decode(number, encoded):
-            image = tf.numpy_function(
-                self._reader.read,
-                [table.names[number], table.sizes[number], encoded],
-                tf.uint8,
-            )
-            image = tf.ensure_shape(image, (None, None, 3))
+            name, size = table.names[number], table.sizes[number]
+            image = read(name, size, encoded)
             return {"image": image, **table.row(number)}
 
         return decode
@@ -282,37 +280,76 @@ class _Table:
 
 
 class _Reader:
-    """Decodes images; what cannot be decoded is named once, and empty."""
+    """Decodes images; what cannot be decoded is named once, and empty.
+
+    Python is called for those only: a thread of tf.data that waits for Python
+    while it ends blocks the end of the program for good.
+
+    Args:
+        folder: of the files; None for images that come encoded.
+    """
 
     def __init__(self, folder=None):
-        self.folder = folder
+        self.folder = None if folder is None else pathlib.Path(folder)
         self.warned = set()
 
     def read(self, name, size, encoded):
-        name = name.decode()
-        try:
-            if self.folder is not None:
-                encoded = (self.folder / name).read_bytes()
-            image = tf.io.decode_image(
-                encoded, channels=3, expand_animations=False
-            ).numpy()
-        except (tf.errors.OpError, OSError) as error:
-            message = getattr(error, "message", "") or str(error)
-            return self._unusable(name, message.splitlines()[0][:200])
-        if image.shape[:2] != tuple(size):
-            return self._unusable(
-                name,
-                f"it is {image.shape[1]}x{image.shape[0]} pixels, not "
-                f"{size[1]}x{size[0]} as annotated",
-            )
-        return image
+        """uint8 `(h, w, 3)` from scalars and `(h, w)`, as graph operations.
 
-    def _unusable(self, name, reason):
+        A data set of one element is TensorFlow's way to catch an error.
+        """
+        empty = tf.zeros((0, 0, 3), tf.uint8)
+        image = (
+            tf.data.Dataset.from_tensors((name, encoded))
+            .map(self._decode)
+            .ignore_errors()
+            .concatenate(tf.data.Dataset.from_tensors(empty))
+            .take(1)
+            .get_single_element()
+        )
+        usable = tf.reduce_all(tf.shape(image, tf.int64)[:2] == size)
+
+        def warned():
+            warning = tf.numpy_function(
+                self._warn, [name, size, encoded], tf.uint8
+            )
+            return tf.ensure_shape(warning, (None, None, 3))
+
+        return tf.cond(usable, lambda: image, warned)
+
+    def _decode(self, name, encoded):
+        if self.folder is not None:
+            path = tf.strings.join([str(self.folder), name], "/")
+            encoded = tf.io.read_file(path)
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        return tf.ensure_shape(image, (None, None, 3))
+
+    def _warn(self, name, size, encoded):
         if name not in self.warned:
             self.warned.add(name)
-            where = name if self.folder is None else self.folder / name
-            _LOGGER.warning("The image %s is skipped: %s", where, reason)
+            path = name.decode()
+            _LOGGER.warning(
+                "The image %s is skipped: %s",
+                path if self.folder is None else self.folder / path,
+                self._reason(name, size, encoded),
+            )
         return np.zeros((0, 0, 3), "uint8")
+
+    def _reason(self, name, size, encoded):
+        try:
+            height, width, _channels = self._decode(name, encoded).shape
+        except tf.errors.OpError as error:
+            return _summary(error)
+        return (
+            f"it is {width}x{height} pixels, not {size[1]}x{size[0]} as "
+            "annotated"
+        )
+
+
+def _summary(error):
+    """TensorFlow's message without the names of its operations."""
+    message = re.sub(r"{{.*?}} ?|\[Op:.*", "", error.message)
+    return message.strip().split("\n", maxsplit=1)[0][:200]
 
 
 def _coco(path, images):
@@ -381,18 +418,20 @@ def _tfds(name, split, data_dir):
 def _tfds_dataset(name, split, data_dir):
     """The split, its images left encoded, and the set's features."""
     builder = _tfds_builder(name, data_dir)
-    from tensorflow_datasets.decode import SkipDecoding
+    import tensorflow_datasets as tfds
 
     features = builder.info.features
-    objects = getattr(features.get("objects"), "feature", ())
-    if "image" not in features or not {"bbox", "label"} <= set(objects):
+    found = set(features)
+    if "objects" in found:
+        found |= set(getattr(features["objects"], "feature", ()))
+    if not {"image", "objects", "bbox", "label"} <= found:
         raise ValueError(
             f"The TFDS set {name!r} has no image with objects of bbox and "
             f"label; its features are {', '.join(sorted(features))}"
         )
     try:
         dataset = builder.as_dataset(
-            split=split, decoders={"image": SkipDecoding()}
+            split=split, decoders={"image": tfds.decode.SkipDecoding()}
         )
     except ValueError as error:
         raise ValueError(
@@ -403,37 +442,36 @@ def _tfds_dataset(name, split, data_dir):
 
 
 def _tfds_record(number, example, faults):
-    image_id = int(example.get("image/id", number))
+    image_id = example.get("image/id", number)
+    if not isinstance(image_id, (int, np.integer)):
+        image_id = number
     name = example.get("image/filename", b"").decode().strip()
     name = name or str(image_id)
     try:
         height, width = _image_size(example["image"])
     except tf.errors.OpError as error:
-        faults.append(
-            annotations.Fault(image_id, name, None, error.message[:200])
-        )
+        faults.append(annotations.Fault(image_id, name, None, _summary(error)))
         return None
-    found = example["objects"]
+    objects = []
+    for index, (box, *rest) in enumerate(_tfds_objects(example["objects"])):
+        y1, x1, y2, x2 = map(float, box)
+        corners = x1 * width, y1 * height, x2 * width, y2 * height
+        corners, reason = annotations.checked_box(corners, width, height)
+        if reason:
+            faults.append(annotations.Fault(image_id, name, index, reason))
+        else:
+            objects.append((corners, *rest))
+    return annotations.record((image_id, name, width, height), objects)
+
+
+def _tfds_objects(found):
+    """Rows of box, label, whether to be ignored, and area or None."""
     count = len(found["label"])
     ignored = np.zeros(count, "bool")
     for flag in ("is_crowd", "is_difficult"):
         ignored |= np.asarray(found.get(flag, ignored), "bool")
-    objects = []
-    for index in range(count):
-        y1, x1, y2, x2 = map(float, found["bbox"][index])
-        corners = x1 * width, y1 * height, x2 * width, y2 * height
-        box, reason = annotations.checked_box(corners, width, height)
-        label = int(found["label"][index])
-        if not reason and label < 0:
-            reason = f"the label is {label}"
-        if reason:
-            faults.append(annotations.Fault(image_id, name, index, reason))
-            continue
-        area = (box[2] - box[0]) * (box[3] - box[1])
-        if "area" in found:
-            area = float(found["area"][index])
-        objects.append((box, label, ignored[index], area))
-    return annotations.record((image_id, name, width, height), objects)
+    area = found.get("area", [None] * count)
+    return zip(found["bbox"], found["label"], ignored, area)
 
 
 def _image_size(encoded):
@@ -484,15 +522,21 @@ def _batch_sizes(sizes, batch_size, seed):
     )
 
 
-def _unstacked(items):
+def _unstacked(decode, items):
     numbers, encoded = (tf.unstack(part, _PARTNERS) for part in items)
-    return zip(numbers, encoded)
+    return map(decode, numbers, encoded)
+
+
+def _first_usable(example, other):
+    return tf.cond(_is_usable(example), lambda: example, lambda: other)
+
+
+def _is_usable(example):
+    return tf.size(example["image"]) > 0
 
 
 def _decoded(items, decode):
-    return _mapped(items, decode).filter(
-        lambda example: tf.size(example["image"]) > 0
-    )
+    return _mapped(items, decode).filter(_is_usable)
 
 
 def _mapped(dataset, function):
@@ -543,6 +587,17 @@ def _check_sizes(name, sizes):
             f"`{name}` must be multiples of {_STRIDE}. Received: {name}={sizes}"
         )
     return sizes
+
+
+def _check_augmentation(augmentation):
+    if augmentation is None:
+        return Augmentation()
+    if not isinstance(augmentation, Augmentation):
+        raise ValueError(
+            "`augmentation` must be an `Augmentation`. Received: "
+            f"augmentation={augmentation!r}"
+        )
+    return augmentation
 
 
 def _check_positive(name, value):

@@ -52,7 +52,8 @@ def box_ciou(boxes, others):
     """
     iou, _ = _overlap(boxes, others)
     v = (4 / math.pi**2) * (_angle(boxes) - _angle(others)) ** 2
-    weight = ops.stop_gradient(v / (1 - iou + v + _EPSILON))
+    # Not "+ _EPSILON": TensorFlow's graphs would add it to the 1, and lose it.
+    weight = ops.stop_gradient(v / ops.maximum(1 - iou + v, _EPSILON))
     return iou - _distance(boxes, others) - weight * v
 
 

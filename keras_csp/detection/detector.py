@@ -10,7 +10,7 @@ import keras
 from keras_csp.checkpoints import keras_files
 from keras_csp.detection.anchors import default_anchors, split_anchors
 from keras_csp.detection.evaluation import AveragePrecision
-from keras_csp.detection.losses import YoloLoss
+from keras_csp.detection.losses import BOX_LOSSES, YoloLoss
 from keras_csp.detection.necks import get_neck
 from keras_csp.detection.suppression import Detections
 from keras_csp.features import feature_extractor
@@ -152,7 +152,7 @@ class Detector(keras.Model):
                 term: "mse", "iou", "giou", "diou" or "ciou" (default).
             **kwargs: e.g. `jit_compile`, `steps_per_execution`.
         """
-        if isinstance(loss, str):
+        if loss in BOX_LOSSES:
             loss = YoloLoss(loss)
         if not isinstance(loss, YoloLoss):
             raise ValueError(
@@ -171,6 +171,9 @@ class Detector(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
+        if "crowd" in y:  # groups of objects: no box of theirs is wanted
+            labels = keras.ops.where(y["crowd"], -1, y["labels"])
+            y = {**y, "labels": labels}
         parts = self._made.loss(y, y_pred, self.anchors)
         # Weighted by images: a count that does not depend on the data would
         # grow once more where TensorFlow looks for a batch after the last.
@@ -182,19 +185,38 @@ class Detector(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return self.get_metrics_result()
 
-    def fit(self, x, *args, **kwargs):
-        """As `keras.Model.fit`; `validation_data` adds val_AP, val_AP50, ..."""
+    def get_compile_config(self):
+        if self._made.loss is None:
+            return None
+        config = {"optimizer": self.optimizer, "loss": self._made.loss}
+        return keras.saving.serialize_keras_object(config)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, y=None, validation_data=None, **kwargs):
+        """As `keras.Model.fit`; `validation_data` adds val_AP, val_AP50, ...
+
+        Args:
+            x, y: a `tf.data.Dataset` of batches, or images and targets.
+            validation_data: a data set, or a pair of images and targets.
+            **kwargs: the other arguments of `keras.Model.fit`, by name.
+        """
         if self._made.loss is None:
             raise ValueError("Call `compile` before `fit`")
-        if kwargs.get("validation_data") is not None:
-            kwargs["validation_data"] = as_batches(kwargs["validation_data"])
-        kwargs.setdefault("shuffle", False)  # a data set shuffles itself
-        return super().fit(as_batches(x), *args, **kwargs)
+        if y is None:
+            x = as_batches(x)
+            kwargs.setdefault("shuffle", False)  # a data set does it itself
+        if hasattr(validation_data, "element_spec"):
+            validation_data = as_batches(validation_data)
+        return super().fit(x, y, validation_data=validation_data, **kwargs)
 
     def evaluate(
         self,
         x,
         y=None,
+        batch_size=32,
         verbose="auto",
         steps=None,
         return_dict=True,
@@ -207,6 +229,7 @@ class Detector(keras.Model):
             x, y: as of `fit`; "crowd", "area", "original_boxes" and
                 "letterbox" among its targets are used (those of
                 `DetectionData.evaluation`).
+            batch_size: of images and targets given as arrays. Default 32.
             verbose: of the progress bar, as in Keras.
             steps: batches to take. Default: all.
             return_dict: False gives the values alone. Default True.
@@ -218,8 +241,11 @@ class Detector(keras.Model):
         """
         if kwargs.get("callbacks") is not None:  # within `fit`
             verbose = 0
-        dataset = as_batches(x, y)
-        results = self._evaluated_losses(dataset, steps)
+        if y is None:
+            dataset = x = as_batches(x)
+        else:
+            dataset = list(_slices(x, y, batch_size or 32))
+        results = self._evaluated_losses(x, y, batch_size, steps)
         if precision is None:
             precision = AveragePrecision(self.classes)
         model = self.inference_model(**EVALUATION)
@@ -228,11 +254,16 @@ class Detector(keras.Model):
         results.update(precision.result())
         return results if return_dict else list(results.values())
 
-    def _evaluated_losses(self, dataset, steps):
+    def _evaluated_losses(self, x, y, batch_size, steps):
         if self._made.loss is None:
             return {}
         return super().evaluate(
-            dataset, steps=steps, verbose=0, return_dict=True
+            x,
+            y,
+            batch_size=batch_size if y is not None else None,
+            steps=steps,
+            verbose=0,
+            return_dict=True,
         )
 
     def predict(
@@ -284,11 +315,17 @@ class Detector(keras.Model):
         return self._made.inference[key]
 
     def get_config(self):
-        return {**self._arguments, "name": self.name}
+        backbone = keras.saving.serialize_keras_object(
+            self._arguments["backbone"]
+        )
+        return {**self._arguments, "backbone": backbone, "name": self.name}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**config)
+        backbone = keras.saving.deserialize_keras_object(
+            config["backbone"], custom_objects
+        )
+        return cls(**{**config, "backbone": backbone})
 
 
 def detected(model, dataset, steps=None, verbose="auto"):
@@ -315,10 +352,15 @@ def detected(model, dataset, steps=None, verbose="auto"):
         bar.update(index, finalize=True)
 
 
-def as_batches(x, y=None):
-    """Batches of (images, {"boxes", "labels"}), of what `fit` may be given."""
-    if y is not None:
-        return [(x, y)]
+def _slices(images, targets, batch_size):
+    """Batches of (images, targets) of arrays."""
+    for start in range(0, len(images), batch_size):
+        rows = slice(start, start + batch_size)
+        yield images[rows], {key: y[rows] for key, y in targets.items()}
+
+
+def as_batches(x):
+    """A data set of (images, {"boxes", "labels"}), of what `fit` is given."""
     if not hasattr(x, "element_spec"):
         return x
     spec = x.element_spec

@@ -30,11 +30,42 @@ def draw_boxes(axes, image, boxes, classes, names, scores=None, color=None):
         text = names[label]
         if scores is not None:
             text += f" {scores[index]:.2f}"
+        # Above the box; below its edge where the picture ends there.
+        above = y1 > 0.04 * len(image)
         axes.text(
-            x1, y1 - 1, text, fontsize=6, color="white", va="bottom",
+            x1, y1 - 1 if above else y1 + 1, text, fontsize=6, color="white",
+            va="bottom" if above else "top", clip_on=True, parse_math=False,
             bbox={"facecolor": shade, "pad": 0.6, "lw": 0, "alpha": 0.8},
-            clip_on=True,
         )  # fmt: skip
+
+
+def draw_detections(path, image, detections, names):
+    """An image with what was found in it, as a PNG of the same shape.
+
+    Args:
+        path: of the PNG; its longer side is the image's, but 640 to 1600
+            pixels.
+        image: `(height, width, 3)` in [0, 1], or integers in [0, 255].
+        detections: {"boxes", "classes", "scores"} of this image, the boxes in
+            its pixels.
+        names: of the classes.
+    """
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    figure = _figure(
+        *(max(6 * side / longer, 0.1) for side in (width, height)),
+        dpi=min(max(longer, 640), 1600) / 6,
+        layout=None,
+    )
+    draw_boxes(
+        figure.add_axes([0, 0, 1, 1]),
+        image,
+        detections["boxes"],
+        detections["classes"],
+        names,
+        detections["scores"],
+    )
+    figure.savefig(path)
 
 
 def draw_comparison(path, images, targets, detections, names):
@@ -91,8 +122,8 @@ def draw_precision_recall(path, precision, title=""):
     figure.savefig(path, dpi=110)
 
 
-def _figure(width, height):
+def _figure(width, height, layout="constrained", **options):
     # The figure alone, without pyplot, needs no display and no closing.
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=layout, **options)

@@ -149,9 +149,8 @@ class AveragePrecision:
 
         The classes without a true box are left out.
         """
-        thresholds = self._evaluation.params.iouThrs if self._evaluation else []
         precision = self._precision()
-        index = int(np.argmin(np.abs(np.asarray(thresholds) - iou)))
+        index = int(np.argmin(np.abs(self._evaluation.params.iouThrs - iou)))
         return {
             name: precision[index, :, position, 0, 2]
             for position, name in enumerate(self.names)

@@ -94,6 +94,10 @@ class YoloLoss:
         anchors = split_anchors(anchors, maps)
         boxes = ops.cast(targets["boxes"], "float32")
         labels = ops.cast(targets["labels"], "int32")
+        # One more for padding: no boxes at all have no maximum of IoU.
+        boxes = ops.pad(boxes, [(0, 0), (0, 1), (0, 0)])
+        labels = ops.pad(labels, [(0, 0), (0, 1)], constant_values=-1)
+        boxes = ops.where(labels[..., None] >= 0, boxes, 0.0)
         chosen = _chosen_anchors(boxes, labels, anchors, self.anchor_threshold)
         parts = [
             self._level(

@@ -53,11 +53,16 @@ def node(name, inputs, *specs, merge="concat", attention=None, spp=None):
 
 @dataclasses.dataclass(frozen=True)
 class Neck:
-    """A fusion table: its nodes, and the node that each level's head reads."""
+    """A fusion table: its nodes, and the node that each level's head reads.
+
+    `status` is "exact" or "inferred": where the definition comes from, which
+    `evidence` tells in words.
+    """
 
     name: str
     nodes: tuple
     outputs: dict
+    status: str
     evidence: str
 
     def make(self, name, attention=None, spp=False):
@@ -99,7 +104,8 @@ PRN = Neck(
     name="prn",
     nodes=_PRN_NODES,
     outputs={"P4": "P4_out", "P5": "P5_out"},
-    evidence="Exact: yolov3-tiny-prn.cfg and enet-coco.cfg of the authors.",
+    status="exact",
+    evidence="yolov3-tiny-prn.cfg and enet-coco.cfg of the authors.",
 )
 
 PRN_3L = Neck(
@@ -119,7 +125,8 @@ PRN_3L = Neck(
         ),
     ),
     outputs={"P3": "P3_out", "P4": "P4_out", "P5": "P5_out"},
-    evidence="Exact for P4 and P5, as PRN; P3 inferred from the author's "
+    status="inferred",
+    evidence="P4 and P5 as PRN, exactly; P3 inferred from the author's "
     "words, and confirmed by the published BFLOPs and parameters.",
 )
 
@@ -144,7 +151,8 @@ FPN = Neck(
     name="fpn",
     nodes=_FPN_NODES,
     outputs={"P4": "P4_out", "P5": "P5_out"},
-    evidence="Exact in cost: the published Pelee-FPN, whose 3x3 over the "
+    status="inferred",
+    evidence="Costs exactly what is published of Pelee-FPN, whose 3x3 over the "
     "concatenation is the bottleneck of the paper's Fig. 7.",
 )
 
@@ -161,7 +169,8 @@ FPN_3L = Neck(
         ),
     ),
     outputs={"P3": "P3_out", "P4": "P4_out", "P5": "P5_out"},
-    evidence="Inferred: FPN with a third level as yolov3-tiny_3l.cfg has it.",
+    status="inferred",
+    evidence="FPN with a third level as yolov3-tiny_3l.cfg has it.",
 )
 
 # CEM: one global map of three levels and the whole image's mean.
@@ -195,7 +204,8 @@ CEM = Neck(
         ),
     ),
     outputs={"P3": "P3_out", "P4": "P4_out", "P5": "P5_out"},
-    evidence="Inferred: ThunderNet's module at the width that costs what "
+    status="inferred",
+    evidence="ThunderNet's module at the width that costs what "
     "Table 2 says; that SAM is 128 wide at each level follows from its cost.",
 )
 
@@ -248,7 +258,8 @@ GFM = Neck(
         ),
     ),
     outputs={"P3": "P3_out", "P4": "P4_out", "P5": "P5_out"},
-    evidence="Inferred: EFM's laterals and exchanges, gathered in one map.",
+    status="inferred",
+    evidence="EFM's laterals and exchanges, gathered in one map.",
 )
 
 # EFM: every level reads itself and its two neighbours, at its own width, so
@@ -296,7 +307,8 @@ EFM = Neck(
         ),
     ),
     outputs={"P3": "P3_out", "P4": "P4_out", "P5": "P5_out"},
-    evidence="Inferred: the three-level exchange and maxout are the paper's "
+    status="inferred",
+    evidence="The three-level exchange and maxout are the paper's "
     "and its author's words; the widths are those that cost what Table 2 "
     "says with the same computation at each level.",
 )

@@ -53,13 +53,18 @@ class Detections(keras.layers.Layer):
         self.iou_threshold = _between("iou_threshold", iou_threshold)
         self.max_detections = check_positive("max_detections", max_detections)
         self.candidates = check_positive("candidates", candidates)
+        if candidates < max_detections:
+            raise ValueError(
+                "`candidates` must be at least `max_detections`. Received: "
+                f"candidates={candidates}, max_detections={max_detections}"
+            )
 
     def call(self, maps):
         boxes, scores, classes = self._best(*self._decoded(maps))
-        keep = scores >= self.score_threshold
-        keep = self._suppressed(boxes, classes, keep)
+        valid = (scores >= self.score_threshold) & (scores > 0)
+        keep = self._suppressed(boxes, classes, valid)
         scores = ops.where(keep, scores, 0.0)
-        scores, order = ops.top_k(scores, self._kept(scores))
+        scores, order = ops.top_k(scores, self.max_detections)
         real = scores > 0
         return {
             "boxes": ops.where(real[..., None], _rows(boxes, order), 0.0),
@@ -85,24 +90,24 @@ class Detections(keras.layers.Layer):
         They are among the boxes whose best score is one of as many best, so
         that the many other pairs need not be sorted.
         """
-        count = self._count(boxes)
-        _, order = ops.top_k(ops.max(scores, axis=-1), count)
+        boxes, scores = self._filled(boxes), self._filled(scores)
+        _, order = ops.top_k(ops.max(scores, axis=-1), self.candidates)
         boxes, scores = _rows(boxes, order), _rows(scores, order)
-        scores = ops.reshape(scores, (-1, count * self.classes))
-        scores, order = ops.top_k(scores, count)
+        scores = ops.reshape(scores, (-1, self.candidates * self.classes))
+        scores, order = ops.top_k(scores, self.candidates)
         return _rows(boxes, order // self.classes), scores, order % self.classes
 
-    def _count(self, boxes):
-        rows = boxes.shape[1]
-        return self.candidates if rows is None else min(rows, self.candidates)
-
-    def _kept(self, scores):
-        return min(self.max_detections, scores.shape[1])
+    def _filled(self, x):
+        """Rows of zeros below, where there are fewer than candidates."""
+        rows = x.shape[1]
+        if rows is not None and rows >= self.candidates:
+            return x
+        return ops.pad(x, [(0, 0), (0, self.candidates - (rows or 0)), (0, 0)])
 
     def _suppressed(self, boxes, classes, valid):
         """`keep` of the formula, of boxes sorted by score."""
         iou = keras.utils.bounding_boxes.compute_iou(boxes, boxes, "xyxy")
-        rank = ops.arange(boxes.shape[1])
+        rank = ops.arange(self.candidates)
         beats = (
             (iou > self.iou_threshold)
             & (classes[:, :, None] == classes[:, None, :])
@@ -121,29 +126,19 @@ class Detections(keras.layers.Layer):
             unsettled,
             lambda keep, previous: (round_(keep), keep),
             (round_(valid), valid),
-            maximum_iterations=boxes.shape[1],
+            maximum_iterations=self.candidates,
         )
         return keep
 
     def compute_output_spec(self, maps):
-        first = next(iter(maps.values()))
-        batch, k = first.shape[0], self.max_detections
-        rows = self._candidate_rows(maps)
-        k = k if rows is None else min(k, rows)
+        batch = next(iter(maps.values())).shape[0]
+        k = self.max_detections
         return {
             "boxes": keras.KerasTensor((batch, k, 4), "float32"),
             "scores": keras.KerasTensor((batch, k), "float32"),
             "classes": keras.KerasTensor((batch, k), "int32"),
             "count": keras.KerasTensor((batch,), "int32"),
         }
-
-    def _candidate_rows(self, maps):
-        rows = 0
-        for level, x in maps.items():
-            if None in x.shape[1:3]:
-                return None
-            rows += x.shape[1] * x.shape[2] * len(self.anchors[level])
-        return min(rows, self.candidates)
 
     def get_config(self):
         return {

@@ -1,38 +1,22 @@
 """TFLite files: built-in operations only, checked with LiteRT."""
 
-import dataclasses
-import os
-import pathlib
-
-import keras
 import numpy as np
 
-_TOLERANCE = 1e-4
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportCheck:
-    """How the written file's outputs compare with the model's.
-
-    Attributes:
-        path: of the file.
-        size: in bytes.
-        largest_difference: of any output value, relative to the largest.
-        agreement: share of the samples with the same best class.
-    """
-
-    path: pathlib.Path
-    size: int
-    largest_difference: float
-    agreement: float
+from keras_csp.export.checking import (
+    as_outputs,
+    check_samples,
+    checked,
+    concrete_function,
+)
 
 
 def to_tflite(model, path, samples):
     """Writes `model` as a TFLite file after running the file on `samples`.
 
     Args:
-        model: a `keras.Model` on the TensorFlow backend, one input, one
-            output.
+        model: a `keras.Model` on the TensorFlow backend with one input; of a
+            detector, `Detector.inference_model()`, whose boxes come out after
+            non-maximum suppression.
         path: of the file; its folder is made if need be.
         samples: `(n, height, width, channels)` real inputs, as the model
             takes them; the file has these sides and a batch of 1.
@@ -45,52 +29,15 @@ def to_tflite(model, path, samples):
             operation that TFLite has not built in, or outputs that differ by
             more than 1e-4 of the largest. No file is left then.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "TFLite files are written on the TensorFlow backend. Received: "
-            f"the backend {keras.backend.backend()!r}"
-        )
-    samples = np.asarray(samples, "float32")
-    _check_samples(model, samples)
-    path = pathlib.Path(path)
+    samples = check_samples(model, samples, "TFLite")
     content = _convert(model, samples.shape[1:])
-    expected = np.asarray(model.predict_on_batch(samples))
-    answered = _run(content, samples)
-    difference = np.abs(answered - expected).max() / np.abs(expected).max()
-    if not difference <= _TOLERANCE:  # NaN included
-        raise ValueError(
-            f"The TFLite file of {model.name!r} differs from the model by "
-            f"{difference:.2g} of its largest output; {_TOLERANCE} is allowed"
-        )
-    _write(path, content)
-    agreement = np.mean(answered.argmax(-1) == expected.argmax(-1))
-    return ExportCheck(path, len(content), float(difference), float(agreement))
-
-
-def _check_samples(model, samples):
-    expected = model.input_shape
-    fits = samples.ndim == len(expected) and len(samples) > 0
-    if not fits or any(
-        side not in (None, given)
-        for side, given in zip(expected[1:], samples.shape[1:])
-    ):
-        raise ValueError(
-            "`samples` must be a non-empty batch of the model's inputs, "
-            f"{expected}. Received: shape {samples.shape}"
-        )
+    return checked(model, "TFLite", path, content, samples, _run)
 
 
 def _convert(model, shape):
     import tensorflow as tf
 
-    function = tf.function(lambda x: model(x, training=False))
-    concrete = function.get_concrete_function(
-        tf.TensorSpec((1, *shape), "float32")
-    )
-    # The converter reads values from TensorFlow's variables, held here: given
-    # the Keras model itself it writes variables without their values.
-    holder = tf.Module()
-    holder.held = [variable.value for variable in model.variables]
+    concrete, holder = concrete_function(model, shape)
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [concrete], holder
     )
@@ -114,24 +61,8 @@ def _needed_operation(message):
 def _run(content, samples):
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=content)
-    interpreter.allocate_tensors()
-    given = interpreter.get_input_details()[0]["index"]
-    returned = interpreter.get_output_details()[0]["index"]
-    outputs = []
-    for sample in samples:
-        interpreter.set_tensor(given, sample[None])
-        interpreter.invoke()
-        outputs.append(interpreter.get_tensor(returned)[0])
-    return np.stack(outputs)
-
-
-def _write(path, content):
-    """To a temporary name first: never half a file under `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    runner = Interpreter(model_content=content).get_signature_runner()
+    rows = [runner(images=sample[None]) for sample in samples]
+    return as_outputs(
+        {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+    )

@@ -54,7 +54,9 @@ class YoloBoxes(keras.layers.Layer):
         self.image_size = image_size and tuple(
             check_positive("image_size", side) for side in image_size
         )
-        self.stride = stride and check_positive("stride", stride)
+        if stride is not None:
+            stride = check_positive("stride", stride)
+        self.stride = stride
         self.scale_x_y = scale_x_y
         self.new_coords = new_coords
 

@@ -1,0 +1,311 @@
+"""The Detector as a user meets it: Keras' own contract, and its errors."""
+
+import importlib.util
+import json
+
+import keras
+import numpy as np
+import pytest
+from support import randomize, run_python
+
+import keras_csp
+from keras_csp.detection import Detector, YoloLoss
+from keras_csp.export import to_onnx, to_tflite
+from keras_csp.layers import ConvNormAct
+
+SIZE = 64
+ANCHORS = ((8, 8), (10, 16), (16, 10), (20, 20), (24, 40), (50, 50))
+# JAX compiles each operation; none is run often enough to be optimised.
+QUICK_JAX = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+tensorflow_only = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow trains it"
+)
+
+
+def backbone(size=SIZE):
+    """Strides 8, 16 and 32 of 8, 16 and 24 channels."""
+    inputs = keras.Input((size, size, 3))
+    x = inputs
+    for filters in (4, 8, 8, 16, 24):
+        x = ConvNormAct(filters, 3, 2)(x)
+    return keras.Model(inputs, x, name="tiny")
+
+
+def small(neck="prn", size=SIZE, **options):
+    options = {"classes": 3, "anchors": ANCHORS, **options}
+    shape = (size, size, 3)
+    return Detector(backbone(size), neck, input_shape=shape, **options)
+
+
+def data(rng, images=4):
+    boxes = np.zeros((images, 2, 4), "float32")
+    boxes[:, 0] = [8, 8, 30, 40]
+    boxes[:, 1] = [30, 4, 60, 30]
+    labels = np.tile([[2, -1]], (images, 1))
+    x = rng.random((images, SIZE, SIZE, 3), dtype="float32")
+    return x, {"boxes": boxes, "labels": labels}
+
+
+def many_boxes(detector):
+    """Weights for which heads give scores on both sides of thresholds."""
+    keras.utils.set_random_seed(0)
+    randomize(detector)
+    for variable in detector.weights:
+        if "head" in variable.path:
+            variable.assign(np.random.normal(0, 0.3, variable.shape))
+    return detector
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return many_boxes(small())
+
+
+def test_maps_have_n_times_5_plus_classes_channels():
+    maps = small("efm", anchors=None, classes=4).output
+    shapes = {level: x.shape for level, x in maps.items()}
+    assert shapes == {
+        "P3": (None, 8, 8, 27),
+        "P4": (None, 4, 4, 27),
+        "P5": (None, 2, 2, 27),
+    }
+
+
+def test_the_default_is_the_papers_detector():
+    model = Detector(input_shape=(64, 64, 3))
+    assert model.name == "csppeleenet_efm"
+    assert model.classes == 80
+    # YOLOv3's anchors, from its cfg file.
+    assert model.anchors["P3"] == ((10, 13), (16, 30), (33, 23))
+    assert model.anchors["P5"] == ((116, 90), (156, 198), (373, 326))
+    heads = [model.get_layer(f"head_{level}") for level in ("P3", "P5")]
+    assert [head.kernel.shape for head in heads] == [
+        (1, 1, 64, 255),
+        (1, 1, 256, 255),
+    ]
+
+
+def test_every_backbone_of_the_package_will_do():
+    model = Detector("CSPResNet10", "fpn-3l", 2, input_shape=(64, 64, 3))
+    assert model.output["P3"].shape == (None, 8, 8, 21)
+
+
+def test_objects_are_rare_at_the_start(rng):
+    maps = small()(np.zeros((1, SIZE, SIZE, 3), "float32"))
+    objectness = keras.ops.sigmoid(maps["P5"][..., 4])
+    np.testing.assert_allclose(objectness, 0.01, atol=0.01)
+
+
+@tensorflow_only
+def test_fit_lowers_the_loss_and_learns_the_box(rng):
+    keras.utils.set_random_seed(1)
+    detector = small()
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 100)
+    detector.compile(keras.optimizers.Adam(rate))
+    x, y = data(rng)
+    x[:, 8:40, 8:30] += 1  # the object
+    history = detector.fit(x, y, epochs=100, batch_size=4, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0] / 10
+    parts = [
+        history[f"{part}_loss"][-1] for part in ("box", "objectness", "class")
+    ]
+    assert history["loss"][-1] == pytest.approx(sum(parts), rel=1e-5)
+    found = detector.predict(x, verbose=0)
+    assert found["count"].tolist() == [1, 1, 1, 1]
+    np.testing.assert_allclose(found["boxes"][:, 0], y["boxes"][:, 0], atol=3)
+    assert (found["classes"][:, 0] == 2).all()
+    assert not found["boxes"][:, 1:].any()
+    results = detector.evaluate(x, y, verbose=0)
+    assert results["AP50"] > 0.99
+    assert results["loss"] > 0
+
+
+@tensorflow_only
+def test_fit_takes_data_sets_and_reports_ap(rng):
+    import tensorflow as tf
+
+    x, y = data(rng)
+    detector = small()
+    detector.compile("sgd", "mse")
+    pairs = tf.data.Dataset.from_tensor_slices((x, y)).batch(2)
+    triples = pairs.map(lambda x, y: (x, y["boxes"], y["labels"]))
+    history = detector.fit(triples, validation_data=pairs, verbose=0).history
+    assert {"loss", "val_loss", "val_AP", "val_AP50"} <= set(history)
+    with pytest.raises(ValueError, match=r"batches of images.*\(64, 64, 3\)"):
+        detector.fit(pairs.unbatch())
+    with pytest.raises(ValueError, match=r"must give \(images"):
+        detector.fit(pairs.map(lambda x, y: x))
+
+
+@tensorflow_only
+def test_sizes_may_change_from_batch_to_batch(rng):
+    detector = small(size=None)
+    detector.compile("sgd")
+    for size in (64, 96):
+        x = rng.random((2, size, size, 3), dtype="float32")
+        y = {
+            "boxes": np.array(2 * [[[4, 4, 30, 20]]], "float32"),
+            "labels": np.zeros((2, 1), "int32"),
+        }
+        assert np.isfinite(detector.train_on_batch(x, y)).all()
+        found = detector.predict(x, verbose=0)
+        assert found["boxes"].shape == (2, 100, 4)
+
+
+def test_crowds_are_not_in_the_loss(rng):
+    detector = small()
+    detector.compile("sgd")
+    x, y = data(rng)
+    maps = detector(x)
+    plain = float(detector.compute_loss(x, y, maps))
+    more = {
+        "boxes": np.concatenate([y["boxes"], [[[1, 1, 9, 9]]] * 4], axis=1),
+        "labels": np.concatenate([y["labels"], [[1]] * 4], axis=1),
+        "crowd": np.array([[False, False, True]] * 4),
+    }
+    assert float(detector.compute_loss(x, more, maps)) == plain
+    more.pop("crowd")
+    assert float(detector.compute_loss(x, more, maps)) > plain
+
+
+@tensorflow_only
+def test_a_saved_detector_comes_back(detector, rng, tmp_path):
+    x, y = data(rng)
+    detector.compile(keras.optimizers.SGD(0.25), YoloLoss("giou"))
+    detector.save(tmp_path / "detector.keras")
+    copy = keras.saving.load_model(tmp_path / "detector.keras")
+    for level, expected in detector(x).items():
+        np.testing.assert_array_equal(copy(x)[level], expected)
+    assert copy.anchors == detector.anchors
+    assert float(copy.optimizer.learning_rate) == 0.25
+    assert np.isclose(
+        copy.test_on_batch(x, y)[0], detector.test_on_batch(x, y)[0]
+    )
+    detector.save_weights(tmp_path / "d.weights.h5")
+    other = small(weights=tmp_path / "d.weights.h5")
+    np.testing.assert_array_equal(other(x)["P5"], detector(x)["P5"])
+    with pytest.raises(ValueError, match="does not fit 'tiny_efm'"):
+        small("efm", anchors=None, weights=tmp_path / "d.weights.h5")
+
+
+@tensorflow_only
+@pytest.mark.parametrize("export", [to_tflite, to_onnx])
+def test_an_exported_detector_gives_the_same_boxes(
+    export, detector, rng, tmp_path
+):
+    x, _ = data(rng)
+    model = detector.inference_model(score_threshold=0.3)
+    found = model.predict(x, verbose=0)
+    assert all(3 < count < 100 for count in found["count"])
+    path = tmp_path / "model"
+    check = export(model, path, x)
+    assert check.agreement == 1
+    assert check.largest_difference < 1e-5
+    # Independently of the check: the file itself, read again.
+    for index, answer in enumerate(answers(export, path, x)):
+        count = found["count"][index]
+        assert answer["count"][0] == count
+        for key in ("boxes", "scores", "classes"):
+            np.testing.assert_allclose(
+                answer[key][0], found[key][index], rtol=1e-4, atol=1e-4
+            )
+
+
+def answers(export, path, x):
+    if export is to_onnx:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path))
+        names = [output.name for output in session.get_outputs()]
+        for image in x:
+            values = session.run(None, {"images": image[None]})
+            yield dict(zip(names, values))
+    else:
+        from ai_edge_litert.interpreter import Interpreter
+
+        runner = Interpreter(str(path)).get_signature_runner()
+        for image in x:
+            yield runner(images=image[None])
+
+
+RUN = """
+import json, sys
+import keras, keras_csp, numpy as np
+folder, = sys.argv[1:]
+detector = keras.saving.load_model(f"{folder}/m.keras", compile=False)
+x = np.load(f"{folder}/x.npy")
+maps = {k: keras.ops.convert_to_numpy(v) for k, v in detector(x).items()}
+np.savez(f"{folder}/{keras.backend.backend()}.npz", **maps,
+         **detector.predict(x, verbose=0, score_threshold=0.3))
+"""
+
+
+@tensorflow_only
+@pytest.mark.parametrize("other", ["jax", "torch"])
+def test_other_backends_find_the_same_boxes(other, detector, rng, tmp_path):
+    if not importlib.util.find_spec(other):
+        pytest.skip(f"{other} is not installed")
+    x, _ = data(rng)
+    detector.save(tmp_path / "m.keras")
+    np.save(tmp_path / "x.npy", x)
+    run_python(RUN, tmp_path, KERAS_BACKEND=other, **QUICK_JAX)
+    theirs = np.load(tmp_path / f"{other}.npz")
+    ours = {
+        **detector(x),
+        **detector.predict(x, verbose=0, score_threshold=0.3),
+    }
+    assert ours["count"].min() > 3
+    for key, expected in ours.items():
+        tolerance = 1e-4 * np.abs(np.asarray(expected)).max()
+        np.testing.assert_allclose(theirs[key], expected, atol=tolerance)
+
+
+@tensorflow_only
+def test_mixed_precision_keeps_the_heads_and_boxes_in_float32(rng):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        detector = small()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x, y = data(rng)
+    assert detector(x)["P5"].dtype == "float32"
+    detector.compile("adam")
+    assert np.isfinite(detector.train_on_batch(x, y)).all()
+    assert detector.predict(x, verbose=0)["boxes"].dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neck": "bifpn"}, "`neck` must be one of 'fpn'.*'bifpn'"),
+        ({"backbone": "CSPResNext50"}, "CSPResNeXt50"),
+        ({"classes": 0}, "classes=0"),
+        ({"attention": "se"}, "attention='se'"),
+        ({"spp": "yes"}, "spp='yes'"),
+        ({"input_shape": (100, 100, 3)}, "must divide by 32.*100, 100"),
+        ({"input_shape": 416}, "input_shape=416"),
+        ({"anchors": [(1, 2)] * 4}, "3 levels.*4 anchors"),
+        ({"anchors": [(1, -2)] * 3}, r"\(1, -2\)"),
+        ({"weights": "x.pth"}, "x.pth"),
+        ({"weights": "none.weights.h5"}, "does not exist: none.weights.h5"),
+    ],
+)
+def test_bad_arguments_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        Detector(**{"input_shape": (64, 64, 3), **options})
+
+
+def test_bad_losses_are_named(detector):
+    with pytest.raises(ValueError, match="'l1'"):
+        detector.compile(loss="l1")
+    with pytest.raises(ValueError, match=r"YoloLoss.*Received: loss=None"):
+        detector.compile(loss=None)
+    with pytest.raises(ValueError, match="Call `compile` before"):
+        small().fit(np.zeros((1, 64, 64, 3)), {})
+    with pytest.raises(ValueError, match=r"imagenet.*backbone"):
+        small(weights="imagenet")
+
+
+def test_config_is_json(detector):
+    json.dumps(keras.saving.serialize_keras_object(detector))
+    assert keras_csp.Detector is Detector
