@@ -4,13 +4,17 @@ import functools
 import json
 import logging
 
-import keras
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
 
-from keras_csp.data import Augmentation, DetectionData, load_detection
+from keras_csp.data import (
+    Augmentation,
+    DetectionData,
+    detection,
+    load_detection,
+)
 from keras_csp.data.augmentation import letterbox
 
 # File, size, kind, and boxes as (x, y, w, h, category, crowd).
@@ -244,18 +248,18 @@ def test_boxes_scale_with_the_size(json_path):
 
 def test_a_seed_is_an_epoch(json_path):
     data = load_detection(json_path)
-    augmentation = Augmentation(mosaic=0.5, rotate90=True)
 
-    def epochs(seed):
-        dataset = data.training(2, (32, 64), augmentation, seed=seed)
-        return [numpy_of(dataset) for _ in range(2)]
+    def training(seed, augmentation):
+        return data.training(2, (32, 64), augmentation, seed)
 
-    first, second = epochs(3)
-    keras.utils.set_random_seed(0)  # as it was before the first
-    assert same([first, second], epochs(3))
+    mosaics = Augmentation(mosaic=0.5)
+    dataset = training(3, mosaics)
+    first, second = numpy_of(dataset), numpy_of(dataset)
     assert not same(first, second)
-    other = data.training(2, (32, 64), augmentation, seed=4)
-    assert not same(first, numpy_of(other))
+    again = training(3, mosaics)
+    assert same(first, numpy_of(again)) and same(second, numpy_of(again))
+    one, other = (training(seed, Augmentation()) for seed in (3, 4))
+    assert not same(numpy_of(one), numpy_of(other))
 
 
 def test_every_epoch_has_another_order(json_path):
@@ -538,6 +542,22 @@ def test_tfds_crowd_difficult_and_area(tmp_path, monkeypatch):
     assert example["crowd"].tolist() == [False, True, True]
     assert example["labels"].tolist() == [1, 0, 0]
     assert example["area"].tolist() == [321, 7, 8]
+
+    # One that is no image is a fault, and the others keep their own boxes.
+    read = detection._tfds_record
+
+    def harmed(number, example, faults):
+        if number == 1:
+            example["image"] = b"no image"
+        return read(number, example, faults)
+
+    monkeypatch.setattr(detection, "_tfds_record", harmed)
+    data = load_detection(f"tfds:{Builder.name}", data_dir=tmp_path)
+    (fault,) = (f for f in data.faults if f.annotation_id is None)
+    assert "Unknown image file format" in fault.reason
+    kept = {int(e["image_id"]): e for e in numpy_of(data.examples())}
+    assert set(examples) - set(kept) == {fault.image_id}
+    assert same([examples[number] for number in kept], list(kept.values()))
 
 
 @pytest.mark.parametrize(

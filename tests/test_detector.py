@@ -131,7 +131,7 @@ def test_fit_takes_data_sets_and_reports_ap(rng):
     triples = pairs.map(lambda x, y: (x, y["boxes"], y["labels"]))
     history = detector.fit(triples, validation_data=pairs, verbose=0).history
     assert {"loss", "val_loss", "val_AP", "val_AP50"} <= set(history)
-    with pytest.raises(ValueError, match=r"batches of images.*\(64, 64, 3\)"):
+    with pytest.raises(ValueError, match=r"come in batches.*\(64, 64, 3\)"):
         detector.fit(pairs.unbatch())
     with pytest.raises(ValueError, match=r"must give \(images"):
         detector.fit(pairs.map(lambda x, y: x))
@@ -293,6 +293,25 @@ def test_mixed_precision_keeps_the_heads_and_boxes_in_float32(rng):
 def test_bad_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         Detector(**{"input_shape": (64, 64, 3), **options})
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((64, 64, 3)), r"in batches.*\(64, 64, 3\)"),
+        (np.zeros((1, 100, 64, 3)), r"divide by 32.*\(1, 100, 64, 3\)"),
+        (np.zeros((1, 64, 64, 3), "uint8"), "divide by 255.*uint8"),
+    ],
+)
+def test_bad_images_are_named(images, message):
+    detector = small(size=None)
+    with pytest.raises(ValueError, match=message):
+        detector.predict(images)
+    detector.compile()
+    with pytest.raises(ValueError, match=message):
+        detector.fit(images, {})
+    with pytest.raises(ValueError, match=message):
+        detector.evaluate(images, {})
 
 
 def test_bad_losses_are_named(detector):

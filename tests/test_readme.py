@@ -1,5 +1,7 @@
 """What the README shows is run."""
 
+import json
+import os
 import pathlib
 import re
 
@@ -15,9 +17,8 @@ import keras_csp
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-
-
 PRETRAINED = re.findall(r"```python pretrained\n(.*?)```", README, re.DOTALL)
+BOXES = re.findall(r"```python boxes\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
@@ -51,6 +52,31 @@ def test_pretrained_block_runs(tmp_path):
     assert (tmp_path / "mine.weights").read_bytes() == (
         tmp_path / "csresnext50.weights"
     ).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "KERAS_CSP_DATA" not in os.environ, reason="KERAS_CSP_DATA is not set"
+)
+def test_boxes_block_runs(tmp_path):
+    """On the first images of a real set, under the names of the README."""
+    (code,) = BOXES
+    source = pathlib.Path(os.environ["KERAS_CSP_DATA"]) / "detection/bccd"
+    (tmp_path / "annotations").mkdir()
+    for split in ("train", "val"):
+        name = f"annotations/instances_{split}.json"
+        content = json.loads((source / name).read_text())
+        content["images"] = content["images"][:8]
+        kept = {image["id"] for image in content["images"]}
+        content["annotations"] = [
+            annotation
+            for annotation in content["annotations"]
+            if annotation["image_id"] in kept
+        ]
+        (tmp_path / name).write_text(json.dumps(content))
+        (tmp_path / split).symlink_to(source / split)
+    run_python(f"import os; os.chdir({str(tmp_path)!r})\n" + code)
+    assert (tmp_path / "detector.tflite").stat().st_size > 1e7
 
 
 def test_the_weights_table_is_what_the_command_prints(capsys):

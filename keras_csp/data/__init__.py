@@ -1,7 +1,7 @@
 """tf.data pipelines of images and labels, or boxes."""
 
 from keras_csp.data.annotations import Fault
-from keras_csp.data.augmentation import Augmentation
+from keras_csp.data.augmentation import Augmentation, letterbox
 from keras_csp.data.classification import (
     ClassificationData,
     load_classification,
@@ -13,6 +13,7 @@ __all__ = [
     "ClassificationData",
     "DetectionData",
     "Fault",
+    "letterbox",
     "load_classification",
     "load_detection",
 ]

@@ -205,8 +205,8 @@ class Detector(keras.Model):
         """
         if self._made.loss is None:
             raise ValueError("Call `compile` before `fit`")
+        x = as_batches(x) if y is None else check_images(x)
         if y is None:
-            x = as_batches(x)
             kwargs.setdefault("shuffle", False)  # a data set does it itself
         if hasattr(validation_data, "element_spec"):
             validation_data = as_batches(validation_data)
@@ -244,7 +244,7 @@ class Detector(keras.Model):
         if y is None:
             dataset = x = as_batches(x)
         else:
-            dataset = list(_slices(x, y, batch_size or 32))
+            dataset = list(_slices(check_images(x), y, batch_size or 32))
         results = self._evaluated_losses(x, y, batch_size, steps)
         if precision is None:
             precision = AveragePrecision(self.classes)
@@ -288,7 +288,7 @@ class Detector(keras.Model):
             "count".
         """
         return self.inference_model(**thresholds).predict(
-            x, batch_size, verbose, steps, callbacks
+            check_images(x), batch_size, verbose, steps, callbacks
         )
 
     def inference_model(self, **thresholds):
@@ -359,6 +359,31 @@ def _slices(images, targets, batch_size):
         yield images[rows], {key: y[rows] for key, y in targets.items()}
 
 
+def check_images(images):
+    """`images`, unless their shape or type shows that they cannot be right."""
+    shape, dtype = getattr(images, "shape", None), getattr(images, "dtype", "")
+    if shape is None:  # a data set, a generator
+        return images
+    shape = tuple(shape)
+    if len(shape) != 4:
+        raise ValueError(
+            "Images must come in batches of shape (batch, height, width, 3). "
+            f"Received: images of shape {shape}"
+        )
+    if any(side and side % _LARGEST_STRIDE for side in shape[1:3]):
+        raise ValueError(
+            f"The sides of images must divide by {_LARGEST_STRIDE}; "
+            "keras_csp.data.letterbox fits one into such a square. Received: "
+            f"images of shape {shape}"
+        )
+    if "int" in str(dtype):
+        raise ValueError(
+            "Images must be floating-point numbers in [0, 1]; divide by 255. "
+            f"Received: images of type {dtype}"
+        )
+    return images
+
+
 def as_batches(x):
     """A data set of (images, {"boxes", "labels"}), of what `fit` is given."""
     if not hasattr(x, "element_spec"):
@@ -369,11 +394,7 @@ def as_batches(x):
             'A data set must give (images, {"boxes", "labels"}) or (images, '
             f"boxes, labels). Received: {spec}"
         )
-    if spec[0].shape.rank != 4:
-        raise ValueError(
-            "A data set must give batches of images, (batch, height, width, "
-            f"3). Received: images of shape {spec[0].shape}"
-        )
+    check_images(spec[0])
     if len(spec) == 3:
         return x.map(
             lambda images, boxes, labels: (

@@ -1,0 +1,150 @@
+"""PRN, CEM, GFM and EFM trained equally on the same boxes, side by side.
+
+    pip install -e ".[detection]"
+    python benchmarks/necks.py --train train.json --validation val.json \\
+        --test test.json --epochs 40 --size 320
+
+Runs examples/train_detector.py once for each neck, one after the other, with
+the same arguments (those that this script does not know are passed on), and
+writes benchmarks/results/necks.{csv,md,png}: AP on the test images of each
+one's best epoch, what it costs, and AP50 of the validation images by epoch.
+A killed run goes on where it was, when the same command is started again.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = pathlib.Path(__file__).with_name("results")
+HEADER = (
+    "neck",
+    "M params",
+    "BFLOPs",
+    "AP",
+    "AP50",
+    "AP75",
+    "best epoch",
+    "minutes",
+)
+
+
+def train(neck, folder, arguments):
+    """One training, unless it is finished; its minutes add up over starts."""
+    clock = folder / "minutes.json"
+    if (folder / "test.json").is_file():
+        return
+    command = [
+        sys.executable,
+        str(ROOT / "examples" / "train_detector.py"),
+        *arguments,
+        *("--neck", neck, "--output", str(folder)),
+    ]
+    print(shlex.join(command), flush=True)
+    start = time.perf_counter()
+    done = subprocess.run(command, check=False).returncode
+    minutes = (time.perf_counter() - start) / 60
+    before = json.loads(clock.read_text()) if clock.is_file() else 0
+    if folder.is_dir():
+        clock.write_text(json.dumps(before + minutes))
+    if done:
+        sys.exit(f"{neck} ended with status {done}")
+
+
+def measured(neck, folder, size):
+    """The row of a finished training."""
+    import keras_csp
+
+    test = json.loads((folder / "test.json").read_text())
+    state = json.loads((folder / "state" / "state.json").read_text())
+    classes = len(test["per_class"])
+    detector = keras_csp.Detector(
+        neck=neck, classes=classes, input_shape=(size, size, 3)
+    )
+    counted = keras_csp.count(detector)
+    return (
+        neck,
+        f"{counted.params / 1e6:.2f}",
+        f"{counted.bflops:.2f}",
+        *(f"{100 * test[key]:.1f}" for key in ("AP", "AP50", "AP75")),
+        str(state["best"]["epoch"]),
+        f"{json.loads((folder / 'minutes.json').read_text()):.0f}",
+    )
+
+
+def draw(folders, path):
+    """AP50 of the validation images by epoch."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    for neck, folder in folders.items():
+        with (folder / "log.csv").open(newline="") as file:
+            rows = [r for r in csv.DictReader(file) if r["val_AP50"]]
+        axes.plot(
+            [int(row["epoch"]) for row in rows],
+            [100 * float(row["val_AP50"]) for row in rows],
+            label=neck,
+            marker=".",
+        )
+    axes.set(xlabel="epoch", ylabel="validation AP50, %", ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def write(rows, command, images):
+    import keras
+    import tensorflow as tf
+
+    with (RESULTS / "necks.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([HEADER, *rows])
+    rule = ["---", *["---:"] * (len(HEADER) - 1)]
+    table = [f"| {' | '.join(cells)} |" for cells in (HEADER, rule, *rows)]
+    text = [
+        "# Fusion necks side by side",
+        "",
+        "CSPPeleeNet with each neck, trained from scratch with the same "
+        f"arguments and seed; AP in percent on {images}, best epoch by the "
+        "validation images. One seed each: differences of a point or two say "
+        f"nothing. {platform.machine()}, 2 cores; Keras {keras.__version__}, "
+        f"TensorFlow {tf.__version__}. The picture is necks.png.",
+        "",
+        f"    {command}",
+        "",
+        *table,
+    ]
+    (RESULTS / "necks.md").write_text("\n".join(text) + "\n")
+    print("\n".join(table))
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--test", required=True)
+    parser.add_argument("--size", type=int, default=320)
+    parser.add_argument(
+        "--necks", nargs="+", default=["prn", "cem", "gfm", "efm"]
+    )
+    parser.add_argument("--output", type=pathlib.Path, default="runs/necks")
+    options, others = parser.parse_known_args()
+    arguments = [*others, "--test", options.test, "--size", str(options.size)]
+    folders = {neck: options.output / neck for neck in options.necks}
+    for neck, folder in folders.items():
+        train(neck, folder, arguments)
+    rows = [measured(n, folder, options.size) for n, folder in folders.items()]
+    draw(folders, RESULTS / "necks.png")
+    command = shlex.join(["python", "benchmarks/necks.py", *sys.argv[1:]])
+    write(rows, command, f"the images of {pathlib.Path(options.test).name}")
+
+
+if __name__ == "__main__":
+    main()
