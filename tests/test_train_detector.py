@@ -96,7 +96,6 @@ def test_training_leaves_what_it_promises(bccd, trained):
     assert all(0 <= float(row["val_AP50"]) <= 1 for row in log)
     assert all(0 <= float(row["val_AP"]) <= 1 for row in log)
     assert float(log[2]["loss"]) < float(log[0]["loss"])
-    assert float(log[2]["learning_rate"]) > 0
     for title in ("precision_recall", "detections"):
         picture = Image.open(folder / f"validation_{title}.png")
         assert np.asarray(picture).std() > 10
@@ -156,7 +155,6 @@ def test_a_killed_run_goes_on(bccd, trained, tmp_path):
     for row, wanted, tolerance in zip(log, whole, (0.01, 0.25, 0.25)):
         expected = pytest.approx(float(wanted["loss"]), rel=tolerance)
         assert float(row["loss"]) == expected
-        assert row["learning_rate"] == wanted["learning_rate"]
 
 
 @pytest.mark.slow

@@ -1,20 +1,20 @@
-"""YOLOv3's loss: boxes to anchors and cells, and the error of each part."""
+"""YOLOv3's loss: the errors of boxes, objectness and classes."""
 
 import keras
 from keras import ops
 
 from keras_csp.detection.anchors import split_anchors
+from keras_csp.detection.assignment import Grid, chosen_anchors, padded
 from keras_csp.detection.boxes import (
     box_ciou,
     box_diou,
     box_giou,
     box_iou,
-    centres,
     corners,
     sides,
 )
-from keras_csp.detection.decoding import decode, stride_of
-from keras_csp.layers.composite import check_choice
+from keras_csp.detection.decoding import decode
+from keras_csp.layers.composite import check_choice, check_share
 
 _SIMILARITIES = {
     "iou": box_iou,
@@ -72,9 +72,13 @@ class YoloLoss:
         self.box = check_choice("box", box, BOX_LOSSES)
         if box_weight is None:
             box_weight = 1.0 if box == "mse" else 2.0
-        self.ignore_threshold = _share("ignore_threshold", ignore_threshold)
-        self.anchor_threshold = _share("anchor_threshold", anchor_threshold)
-        self.label_smoothing = _share("label_smoothing", label_smoothing)
+        self.ignore_threshold = check_share(
+            "ignore_threshold", ignore_threshold
+        )
+        self.anchor_threshold = check_share(
+            "anchor_threshold", anchor_threshold
+        )
+        self.label_smoothing = check_share("label_smoothing", label_smoothing)
         self.box_weight = _weight("box_weight", box_weight)
         self.objectness_weight = _weight("objectness_weight", objectness_weight)
         self.class_weight = _weight("class_weight", class_weight)
@@ -92,24 +96,13 @@ class YoloLoss:
             {"box_loss", "objectness_loss", "class_loss"}: scalars.
         """
         anchors = split_anchors(anchors, maps)
-        boxes = ops.cast(targets["boxes"], "float32")
-        labels = ops.cast(targets["labels"], "int32")
-        # One more for padding: no boxes at all have no maximum of IoU.
-        boxes = ops.pad(boxes, [(0, 0), (0, 1), (0, 0)])
-        labels = ops.pad(labels, [(0, 0), (0, 1)], constant_values=-1)
-        boxes = ops.where(labels[..., None] >= 0, boxes, 0.0)
-        chosen = _chosen_anchors(boxes, labels, anchors, self.anchor_threshold)
-        parts = [
-            self._level(
-                ops.cast(maps[level], "float32"),
-                level,
-                anchors[level],
-                boxes,
-                labels,
-                chosen[level],
-            )
-            for level in sorted(maps)
-        ]
+        boxes, labels = padded(targets["boxes"], targets["labels"])
+        chosen = chosen_anchors(boxes, labels, anchors, self.anchor_threshold)
+        parts = []
+        for level in sorted(maps):
+            x = ops.cast(maps[level], "float32")
+            grid = Grid(level, anchors[level], *ops.shape(x)[1:3])
+            parts.append(self._level(x, grid, boxes, labels, chosen[level]))
         names = ("box_loss", "objectness_loss", "class_loss")
         weights = (self.box_weight, self.objectness_weight, self.class_weight)
         images = ops.cast(ops.shape(boxes)[0], "float32")
@@ -118,67 +111,52 @@ class YoloLoss:
             for name, weight, values in zip(names, weights, zip(*parts))
         }
 
-    def _level(self, x, level, anchors, boxes, labels, chosen):
+    def _level(self, x, grid, boxes, labels, chosen):
         """Box, objectness and class loss of one level, summed."""
-        negatives = self._negatives(x, level, anchors, boxes)
-        stride = stride_of(level)
-        batch, height, width, channels = ops.shape(x)
-        n, m = len(anchors), ops.shape(boxes)[1]
-        x = ops.reshape(x, (batch, height * width * n, channels // n))
-        places = _places(boxes, stride, height, width, n)
-        taken = ops.take_along_axis(
-            x, ops.reshape(places, (batch, m * n, 1)), axis=1
+        rows = grid.rows(x)
+        places = grid.places(boxes)
+        taken = grid.taken(rows, places)
+        objects = grid.scattered(chosen, places)
+        counted = ops.maximum(objects, self._negatives(x, grid, boxes))
+        class_loss = _cross_entropy(
+            taken[..., 5:], self._class_targets(labels, taken.shape[-1] - 5)
         )
-        taken = ops.reshape(taken, (batch, m, n, channels // n))
-        offsets, wanted = _offsets(boxes, stride, height, width, anchors)
-        box_loss = self._box_loss(
-            taken[..., :4],
-            offsets,
-            wanted,
-            boxes,
-            stride,
-            (height, width),
-            anchors,
-        )
-        class_loss = ops.sum(
-            _cross_entropy(taken[..., 5:], self._class_targets(labels, taken)),
-            axis=-1,
-        )
-        objects = _scattered(chosen, places, height * width * n)
-        objectness_loss = _cross_entropy(x[..., 4], objects)
         return (
-            ops.sum(chosen * box_loss),
-            ops.sum(ops.maximum(objects, negatives) * objectness_loss),
-            ops.sum(chosen * class_loss),
+            ops.sum(chosen * self._box_loss(taken[..., :4], grid, boxes)),
+            ops.sum(counted * _cross_entropy(rows[..., 4], objects)),
+            ops.sum(chosen[..., None] * class_loss),
         )
 
-    def _class_targets(self, labels, taken):
-        classes = taken.shape[-1] - 5
+    def _class_targets(self, labels, classes):
         targets = ops.one_hot(labels, classes, dtype="float32")[:, :, None]
         smoothing = self.label_smoothing
         return targets * (1 - smoothing) + smoothing / 2
 
-    def _box_loss(self, t, offsets, wanted, boxes, stride, shape, anchors):
+    def _box_loss(self, t, grid, boxes):
         """Of every anchor's prediction in the cell of every true box."""
+        offsets = ops.broadcast_to(
+            grid.offsets(boxes)[:, :, None], ops.shape(t[..., :2])
+        )
         if self.box == "mse":
             place = _cross_entropy(t[..., :2], offsets)
-            size = (t[..., 2:] - wanted) ** 2 / 2
-            share = sides(boxes) / _pixels(stride, *shape)
+            size = (t[..., 2:] - grid.log_sizes(boxes)) ** 2 / 2
+            share = sides(boxes) / grid.pixels
             scale = 2 - share[..., 0] * share[..., 1]
             return scale[..., None] * ops.sum(place + size, axis=-1)
         # In cells, from the corner of the cell that holds the centre.
-        centre = ops.sigmoid(t[..., :2])
-        size = _sizes(t[..., 2:], anchors) / stride
-        predicted = corners(ops.concatenate([centre, size], axis=-1))
+        size = ops.exp(ops.minimum(t[..., 2:], _LARGEST_T))
+        size = size * grid.anchors / grid.stride
         true_size = ops.broadcast_to(
-            sides(boxes)[:, :, None] / stride, ops.shape(size)
+            sides(boxes)[:, :, None] / grid.stride, ops.shape(size)
         )
+        centre = ops.sigmoid(t[..., :2])
+        predicted = corners(ops.concatenate([centre, size], axis=-1))
         true = corners(ops.concatenate([offsets, true_size], axis=-1))
         return 1 - _SIMILARITIES[self.box](predicted, true)
 
-    def _negatives(self, x, level, anchors, boxes):
+    def _negatives(self, x, grid, boxes):
         """1 for the predictions that no true box comes near, else 0."""
-        predicted, _ = decode(ops.stop_gradient(x), level, anchors)
+        predicted, _ = decode(ops.stop_gradient(x), grid.level, grid.pairs)
         iou = keras.utils.bounding_boxes.compute_iou(predicted, boxes, "xyxy")
         best = ops.max(iou, axis=-1)
         return ops.cast(best <= self.ignore_threshold, "float32")
@@ -191,73 +169,6 @@ class YoloLoss:
         return cls(**config)
 
 
-def _pixels(stride, height, width):
-    """(width, height) of the input, as floats."""
-    return stride * ops.cast(ops.stack([width, height]), "float32")
-
-
-def _chosen_anchors(boxes, labels, anchors, threshold):
-    """{level: `(batch, m, n)`}: 1 where an anchor answers for a box, else 0."""
-    shapes = [pair for level in sorted(anchors) for pair in anchors[level]]
-    shapes = ops.convert_to_tensor(shapes, "float32")
-    true = sides(boxes)[:, :, None]
-    common = ops.prod(ops.minimum(true, shapes), axis=-1)
-    areas = ops.prod(true, axis=-1) + ops.prod(shapes, axis=-1)
-    iou = common / (areas - common)
-    best = iou >= ops.max(iou, axis=-1, keepdims=True)
-    real = (labels >= 0) & (ops.prod(sides(boxes), axis=-1) > 0)
-    chosen = (best | (iou > threshold)) & real[..., None]
-    chosen = ops.cast(chosen, "float32")
-    result, start = {}, 0
-    for level in sorted(anchors):
-        stop = start + len(anchors[level])
-        result[level] = chosen[..., start:stop]
-        start = stop
-    return result
-
-
-def _cells(boxes, stride, height, width):
-    """(column, row) of the cell that holds each box's centre: (batch, m, 2)."""
-    last = ops.cast(ops.stack([width, height]), "float32") - 1
-    return ops.clip(ops.floor(centres(boxes) / stride), 0.0, last)
-
-
-def _places(boxes, stride, height, width, n):
-    """Index of each box's cell and each anchor in the flat map."""
-    cells = ops.cast(_cells(boxes, stride, height, width), "int32")
-    cells = cells[..., 1] * width + cells[..., 0]
-    return cells[..., None] * n + ops.arange(n, dtype="int32")
-
-
-def _offsets(boxes, stride, height, width, anchors):
-    """What S(t_x), S(t_y) and t_w, t_h should be: (batch, m, n, 2) each."""
-    cells = _cells(boxes, stride, height, width)
-    offsets = ops.clip(centres(boxes) / stride - cells, 0.0, 1.0)
-    shapes = ops.convert_to_tensor(anchors, "float32")
-    true = ops.maximum(sides(boxes), 1.0)[:, :, None]
-    wanted = ops.log(true / shapes)
-    offsets = ops.broadcast_to(offsets[:, :, None], ops.shape(wanted))
-    return offsets, wanted
-
-
-def _sizes(t, anchors):
-    """Width and height in pixels."""
-    shapes = ops.convert_to_tensor(anchors, "float32")
-    return shapes * ops.exp(ops.minimum(t, _LARGEST_T))
-
-
-def _scattered(chosen, places, length):
-    """1 at the places of the chosen, (batch, length)."""
-    batch = ops.shape(chosen)[0]
-    first = ops.arange(batch, dtype="int32")[:, None, None] * length
-    flat = ops.scatter(
-        ops.reshape(places + first, (-1, 1)),
-        ops.reshape(chosen, (-1,)),
-        (batch * length,),
-    )
-    return ops.reshape(ops.minimum(flat, 1.0), (batch, length))
-
-
 def _cross_entropy(logits, targets):
     """-t log S(x) - (1 - t) log(1 - S(x)), without overflow."""
     return (
@@ -265,15 +176,6 @@ def _cross_entropy(logits, targets):
         - logits * targets
         + ops.log1p(ops.exp(-ops.abs(logits)))
     )
-
-
-def _share(argument, value):
-    if isinstance(value, bool) or not 0 <= value <= 1:
-        raise ValueError(
-            f"`{argument}` must be between 0 and 1. Received: "
-            f"{argument}={value!r}"
-        )
-    return value
 
 
 def _weight(argument, value):

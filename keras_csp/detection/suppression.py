@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_csp.detection.decoding import decode
-from keras_csp.layers.composite import check_positive
+from keras_csp.layers.composite import check_positive, check_share
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
@@ -49,8 +49,8 @@ class Detections(keras.layers.Layer):
         super().__init__(**kwargs)
         self.anchors = dict(anchors)
         self.classes = check_positive("classes", classes)
-        self.score_threshold = _between("score_threshold", score_threshold)
-        self.iou_threshold = _between("iou_threshold", iou_threshold)
+        self.score_threshold = check_share("score_threshold", score_threshold)
+        self.iou_threshold = check_share("iou_threshold", iou_threshold)
         self.max_detections = check_positive("max_detections", max_detections)
         self.candidates = check_positive("candidates", candidates)
         if candidates < max_detections:
@@ -154,12 +154,3 @@ class Detections(keras.layers.Layer):
 
 def _rows(x, order):
     return ops.take_along_axis(x, order[..., None], axis=1)
-
-
-def _between(argument, value):
-    if isinstance(value, bool) or not 0 <= value <= 1:
-        raise ValueError(
-            f"`{argument}` must be between 0 and 1. Received: "
-            f"{argument}={value!r}"
-        )
-    return value

@@ -189,6 +189,15 @@ def check_positive(argument, value):
     return int(value)
 
 
+def check_share(argument, value):
+    if isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(
+            f"`{argument}` must be between 0 and 1. Received: "
+            f"{argument}={value!r}"
+        )
+    return value
+
+
 def check_same_sides(layer, what, shape, other_what, other):
     """Raises unless both shapes have the same height and width."""
     if tuple(shape[1:3]) != tuple(other[1:3]):
