@@ -15,7 +15,7 @@ from keras_csp.detection.necks import get_neck
 from keras_csp.detection.suppression import Detections
 from keras_csp.features import feature_extractor
 from keras_csp.layers.composite import check_choice, check_positive
-from keras_csp.models.network import get_factory
+from keras_csp.models.network import check_input_shape, get_factory
 
 # A side must divide by the largest stride, for the levels to fit together.
 _LARGEST_STRIDE = 32
@@ -407,7 +407,7 @@ def as_batches(x):
 
 def _features(backbone, input_shape, weights):
     """The pyramid P3, P4, P5 of a backbone given by name or as a model."""
-    shape = _check_input_shape(input_shape)
+    shape = _check_sides(input_shape)
     if isinstance(backbone, str):
         backbone = get_factory(backbone)(
             include_top=False,
@@ -422,15 +422,8 @@ def _features(backbone, input_shape, weights):
     return feature_extractor(backbone)
 
 
-def _check_input_shape(shape):
-    good = isinstance(shape, (list, tuple)) and len(shape) == 3
-    if not good or not all(
-        side is None or (isinstance(side, int) and side > 0) for side in shape
-    ):
-        raise ValueError(
-            "`input_shape` must be (height, width, channels). Received: "
-            f"input_shape={shape!r}"
-        )
+def _check_sides(shape):
+    check_input_shape(shape)
     if any(side and side % _LARGEST_STRIDE for side in shape[:2]):
         raise ValueError(
             f"The sides of `input_shape` must divide by {_LARGEST_STRIDE}, "

@@ -220,7 +220,7 @@ def _input(row, tensor, shape, include_top):
             f"{type(tensor).__name__}"
         )
     if shape is not None:
-        _check_shape(shape)
+        check_input_shape(shape)
     if tensor is None:
         sides = (row.input_size,) * 2 if include_top else (None, None)
         shape = tuple(shape or (*sides, 3))
@@ -240,7 +240,7 @@ def _input(row, tensor, shape, include_top):
     return tensor
 
 
-def _check_shape(shape):
+def check_input_shape(shape):
     good = isinstance(shape, (list, tuple)) and len(shape) == 3
     if not good or not all(
         side is None or (isinstance(side, int) and side > 0) for side in shape
