@@ -95,7 +95,7 @@ def test_training_leaves_what_it_promises(bccd, trained):
     assert [row["epoch"] for row in log] == ["1", "2", "3"]
     assert all(0 <= float(row["val_AP50"]) <= 1 for row in log)
     assert all(0 <= float(row["val_AP"]) <= 1 for row in log)
-    assert float(log[2]["loss"]) < float(log[0]["loss"])
+    assert float(log[2]["val_loss"]) < float(log[0]["val_loss"])
     for title in ("precision_recall", "detections"):
         picture = Image.open(folder / f"validation_{title}.png")
         assert np.asarray(picture).std() > 10
@@ -150,11 +150,13 @@ def test_a_killed_run_goes_on(bccd, trained, tmp_path):
     log, whole = rows(tmp_path / "log.csv"), rows(trained[0] / "log.csv")
     assert [row["epoch"] for row in log] == ["1", "2", "3"]
     assert (tmp_path / "detector.keras").is_file()
-    # The first epoch is the same but for the order of sums in threads; the
-    # others see the images in another order, and varied otherwise.
-    for row, wanted, tolerance in zip(log, whole, (0.01, 0.25, 0.25)):
-        expected = pytest.approx(float(wanted["loss"]), rel=tolerance)
-        assert float(row["loss"]) == expected
+    # Measured on the same images: training losses depend on the order of the
+    # images and on how they vary, which are others after a restart. A first
+    # epoch done twice would be 7 % away in objectness.
+    for row, wanted, tolerance in zip(log, whole, (0.002, 0.02, 0.02)):
+        for name in ("val_loss", "val_objectness_loss"):
+            expected = pytest.approx(float(wanted[name]), rel=tolerance)
+            assert float(row[name]) == expected
 
 
 @pytest.mark.slow
