@@ -1,9 +1,11 @@
 """A one-stage detector: backbone, fusion table, YOLOv3 heads."""
 
+import contextlib
 import math
 import os
 import pathlib
 import types
+import warnings
 
 import keras
 
@@ -210,7 +212,8 @@ class Detector(keras.Model):
             kwargs.setdefault("shuffle", False)  # a data set does it itself
         if hasattr(validation_data, "element_spec"):
             validation_data = as_batches(validation_data)
-        return super().fit(x, y, validation_data=validation_data, **kwargs)
+        with _unknown_length():
+            return super().fit(x, y, validation_data=validation_data, **kwargs)
 
     def evaluate(
         self,
@@ -257,14 +260,15 @@ class Detector(keras.Model):
     def _evaluated_losses(self, x, y, batch_size, steps):
         if self._made.loss is None:
             return {}
-        return super().evaluate(
-            x,
-            y,
-            batch_size=batch_size if y is not None else None,
-            steps=steps,
-            verbose=0,
-            return_dict=True,
-        )
+        with _unknown_length():
+            return super().evaluate(
+                x,
+                y,
+                batch_size=batch_size if y is not None else None,
+                steps=steps,
+                verbose=0,
+                return_dict=True,
+            )
 
     def predict(
         self,
@@ -357,6 +361,17 @@ def _slices(images, targets, batch_size):
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)
         yield images[rows], {key: y[rows] for key, y in targets.items()}
+
+
+@contextlib.contextmanager
+def _unknown_length():
+    """Without Keras' warning that a data set has ended.
+
+    One that leaves unreadable images out cannot know its length before.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+        yield
 
 
 def check_images(images):
