@@ -9,12 +9,8 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from keras_csp.data import (
-    Augmentation,
-    DetectionData,
-    detection,
-    load_detection,
-)
+from keras_csp.data import Augmentation, DetectionData, load_detection
+from keras_csp.data import tfds as module
 from keras_csp.data.augmentation import letterbox
 
 # File, size, kind, and boxes as (x, y, w, h, category, crowd).
@@ -544,14 +540,14 @@ def test_tfds_crowd_difficult_and_area(tmp_path, monkeypatch):
     assert example["area"].tolist() == [321, 7, 8]
 
     # One that is no image is a fault, and the others keep their own boxes.
-    read = detection._tfds_record
+    read = module._record
 
     def harmed(number, example, faults):
         if number == 1:
             example["image"] = b"no image"
         return read(number, example, faults)
 
-    monkeypatch.setattr(detection, "_tfds_record", harmed)
+    monkeypatch.setattr(module, "_record", harmed)
     data = load_detection(f"tfds:{Builder.name}", data_dir=tmp_path)
     (fault,) = (f for f in data.faults if f.annotation_id is None)
     assert "Unknown image file format" in fault.reason

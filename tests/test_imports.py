@@ -75,6 +75,8 @@ def test_tensorflow_only_where_the_job_is_tensorflows():
         "data/augmentation.py",
         "data/classification.py",
         "data/detection.py",
+        "data/reading.py",
+        "data/tfds.py",
         "export/checking.py",
         "export/onnx.py",
         "export/tflite.py",

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_csp.data.tfds import builder_of
+
 _HELD_OUT = 0.2  # of a set that comes without a test split
 _TEST_SPLITS = ("test", "val", "validation")
 _SHUFFLE_BUFFER = 10_000
@@ -173,7 +175,7 @@ def _scaled(dataset):
 
 
 def _tfds(name, image_size, batch_size, seed):
-    builder = _tfds_builder(name)
+    builder = builder_of(name)
     features = builder.info.features
     labelled = {"image", "label"} <= set(features)
     if not labelled or not hasattr(features["label"], "names"):
@@ -207,25 +209,6 @@ def _tfds(name, image_size, batch_size, seed):
         train_size=splits[train_split].num_examples,
         test_size=splits[test_split].num_examples,
     )
-
-
-def _tfds_builder(name):
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ValueError(
-            f"tfds:{name} needs tensorflow-datasets: "
-            'pip install "keras-csp[tfds]"'
-        ) from error
-    try:
-        builder = tfds.builder(name)
-        builder.download_and_prepare()
-    except Exception as error:
-        summary = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(
-            f"The TFDS set {name!r} cannot be had: {summary[0][:200]}"
-        ) from error
-    return builder
 
 
 def _batched(dataset, size, batch_size, seed, shuffle):

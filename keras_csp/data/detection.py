@@ -3,13 +3,13 @@
 import dataclasses
 import logging
 import pathlib
-import re
 
 import numpy as np
 import tensorflow as tf
 
-from keras_csp.data import annotations
+from keras_csp.data import annotations, tfds
 from keras_csp.data.augmentation import Augmentation, augmented, letterbox
+from keras_csp.data.reading import Reader, Table
 
 _LOGGER = logging.getLogger("keras_csp")
 _STRIDE = 32
@@ -62,10 +62,12 @@ def load_detection(
                 f"A TFDS set has its own images. Received: images={images!r}"
             )
         name = str(source).removeprefix("tfds:")
-        data = _tfds(name, split or "train", data_dir)
+        found, encoded = tfds.read_boxes(name, split or "train", data_dir)
+        data = _data(source, found, Reader(), encoded)
     else:
         _refuse_tfds_arguments(split, data_dir)
-        data = _coco(pathlib.Path(source), images)
+        found, folder = annotations.read_coco(pathlib.Path(source), images)
+        data = _data(source, found, Reader(folder))
     _report(source, data.faults, broken)
     return data
 
@@ -85,7 +87,7 @@ class DetectionData:
     category_ids: tuple
     faults: tuple
     _records: tuple = dataclasses.field(repr=False)
-    _reader: "_Reader" = dataclasses.field(repr=False)
+    _reader: "Reader" = dataclasses.field(repr=False)
     # The images of a TFDS set; those of a JSON are files.
     _encoded: object = dataclasses.field(default=None, repr=False)
 
@@ -244,7 +246,7 @@ class DetectionData:
 
         Its `image` is empty if it cannot be used.
         """
-        table = _Table(self._records)
+        table = Table(self._records)
         read = self._reader.read
 
         def decode(number, encoded):
@@ -253,108 +255,6 @@ class DetectionData:
             return {"image": image, **table.row(number)}
 
         return decode
-
-
-class _Table:
-    """Records as tensors, for a number to pick from."""
-
-    def __init__(self, records):
-        self.names = tf.constant([record.file_name for record in records])
-        self.sizes = tf.constant(
-            [(record.height, record.width) for record in records], tf.int64
-        )
-        self.ids = tf.constant([r.image_id for r in records], tf.int64)
-        counts = [len(record.labels) for record in records]
-        self.splits = tf.constant(np.cumsum([0, *counts]))
-        self.flat = {
-            name: tf.constant(
-                np.concatenate([getattr(record, name) for record in records])
-            )
-            for name in ("boxes", "labels", "crowd", "area")
-        }
-
-    def row(self, number):
-        start, end = self.splits[number], self.splits[number + 1]
-        objects = {name: flat[start:end] for name, flat in self.flat.items()}
-        return {**objects, "image_id": self.ids[number]}
-
-
-class _Reader:
-    """Decodes images; what cannot be decoded is named once, and empty.
-
-    Python is called for those only: a thread of tf.data that waits for Python
-    while it ends blocks the end of the program for good.
-
-    Args:
-        folder: of the files; None for images that come encoded.
-    """
-
-    def __init__(self, folder=None):
-        self.folder = None if folder is None else pathlib.Path(folder)
-        self.warned = set()
-
-    def read(self, name, size, encoded):
-        """uint8 `(h, w, 3)` from scalars and `(h, w)`, as graph operations.
-
-        A data set of one element is TensorFlow's way to catch an error.
-        """
-        empty = tf.zeros((0, 0, 3), tf.uint8)
-        image = (
-            tf.data.Dataset.from_tensors((name, encoded))
-            .map(self._decode)
-            .ignore_errors()
-            .concatenate(tf.data.Dataset.from_tensors(empty))
-            .take(1)
-            .get_single_element()
-        )
-        usable = tf.reduce_all(tf.shape(image, tf.int64)[:2] == size)
-
-        def warned():
-            warning = tf.numpy_function(
-                self._warn, [name, size, encoded], tf.uint8
-            )
-            return tf.ensure_shape(warning, (None, None, 3))
-
-        return tf.cond(usable, lambda: image, warned)
-
-    def _decode(self, name, encoded):
-        if self.folder is not None:
-            path = tf.strings.join([str(self.folder), name], "/")
-            encoded = tf.io.read_file(path)
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        return tf.ensure_shape(image, (None, None, 3))
-
-    def _warn(self, name, size, encoded):
-        if name not in self.warned:
-            self.warned.add(name)
-            path = name.decode()
-            _LOGGER.warning(
-                "The image %s is skipped: %s",
-                path if self.folder is None else self.folder / path,
-                self._reason(name, size, encoded),
-            )
-        return np.zeros((0, 0, 3), "uint8")
-
-    def _reason(self, name, size, encoded):
-        try:
-            height, width, _channels = self._decode(name, encoded).shape
-        except tf.errors.OpError as error:
-            return _summary(error)
-        return (
-            f"it is {width}x{height} pixels, not {size[1]}x{size[0]} as "
-            "annotated"
-        )
-
-
-def _summary(error):
-    """TensorFlow's message without the names of its operations."""
-    message = re.sub(r"{{.*?}} ?|\[Op:.*", "", error.message)
-    return message.strip().split("\n", maxsplit=1)[0][:200]
-
-
-def _coco(path, images):
-    found, folder = annotations.read_coco(path, images)
-    return _data(path, found, _Reader(folder))
 
 
 def _data(source, found, reader, encoded=None):
@@ -389,116 +289,6 @@ def _report(source, faults, broken):
     if broken == "raise":
         raise ValueError(f"{source} has {counts}: {named}{more}")
     _LOGGER.warning("%s: left out %s: %s%s", source, counts, named, more)
-
-
-def _tfds(name, split, data_dir):
-    dataset, features = _tfds_dataset(name, split, data_dir)
-    records, faults, kept = [], [], []
-    for number, example in enumerate(dataset.as_numpy_iterator()):
-        record = _tfds_record(number, example, faults)
-        kept.append(record is not None)
-        records += [record] if record else []
-    names = tuple(features["objects"]["label"].names)
-    found = annotations.Annotations(
-        class_names=names,
-        category_ids=tuple(range(len(names))),
-        records=tuple(records),
-        faults=tuple(faults),
-    )
-    kept = tf.constant(kept, tf.bool)
-    encoded = (
-        dataset.map(lambda example: example["image"])
-        .enumerate()
-        .filter(lambda number, _image: kept[number])
-        .map(lambda _number, image: image)
-    )
-    return _data(f"tfds:{name}", found, _Reader(), encoded)
-
-
-def _tfds_dataset(name, split, data_dir):
-    """The split, its images left encoded, and the set's features."""
-    builder = _tfds_builder(name, data_dir)
-    import tensorflow_datasets as tfds
-
-    features = builder.info.features
-    found = set(features)
-    if "objects" in found:
-        found |= set(getattr(features["objects"], "feature", ()))
-    if not {"image", "objects", "bbox", "label"} <= found:
-        raise ValueError(
-            f"The TFDS set {name!r} has no image with objects of bbox and "
-            f"label; its features are {', '.join(sorted(features))}"
-        )
-    try:
-        dataset = builder.as_dataset(
-            split=split, decoders={"image": tfds.decode.SkipDecoding()}
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"The TFDS set {name!r} has no split {split!r}, only "
-            f"{', '.join(builder.info.splits)}"
-        ) from error
-    return dataset, features
-
-
-def _tfds_record(number, example, faults):
-    image_id = example.get("image/id", number)
-    if not isinstance(image_id, (int, np.integer)):
-        image_id = number
-    name = example.get("image/filename", b"").decode().strip()
-    name = name or str(image_id)
-    try:
-        height, width = _image_size(example["image"])
-    except tf.errors.OpError as error:
-        faults.append(annotations.Fault(image_id, name, None, _summary(error)))
-        return None
-    objects = []
-    for index, (box, *rest) in enumerate(_tfds_objects(example["objects"])):
-        y1, x1, y2, x2 = map(float, box)
-        corners = x1 * width, y1 * height, x2 * width, y2 * height
-        corners, reason = annotations.checked_box(corners, width, height)
-        if reason:
-            faults.append(annotations.Fault(image_id, name, index, reason))
-        else:
-            objects.append((corners, *rest))
-    return annotations.record((image_id, name, width, height), objects)
-
-
-def _tfds_objects(found):
-    """Rows of box, label, whether to be ignored, and area or None."""
-    count = len(found["label"])
-    ignored = np.zeros(count, "bool")
-    for flag in ("is_crowd", "is_difficult"):
-        ignored |= np.asarray(found.get(flag, ignored), "bool")
-    area = found.get("area", [None] * count)
-    return zip(found["bbox"], found["label"], ignored, area)
-
-
-def _image_size(encoded):
-    if encoded[:2] == b"\xff\xd8":
-        return tuple(map(int, tf.io.extract_jpeg_shape(encoded)[:2]))
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tuple(image.shape[:2])
-
-
-def _tfds_builder(name, data_dir):
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ValueError(
-            f"tfds:{name} needs tensorflow-datasets: "
-            'pip install "keras-csp[tfds]"'
-        ) from error
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-        if not builder.is_prepared():
-            builder.download_and_prepare()
-    except Exception as error:
-        summary = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(
-            f"The TFDS set {name!r} cannot be had: {summary[0][:200]}"
-        ) from error
-    return builder
 
 
 def _learned(example):

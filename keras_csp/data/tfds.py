@@ -1,0 +1,138 @@
+"""TensorFlow Datasets: a set by name, and the boxes of one that has them."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_csp.data import annotations
+from keras_csp.data.reading import error_summary
+
+
+def builder_of(name, data_dir=None):
+    """The set's builder, its files downloaded if they are not there.
+
+    Raises:
+        ValueError: TFDS is not installed, or the set cannot be had.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ValueError(
+            f"tfds:{name} needs tensorflow-datasets: "
+            'pip install "keras-csp[tfds]"'
+        ) from error
+    try:
+        options = {} if data_dir is None else {"data_dir": data_dir}
+        builder = tfds.builder(name, **options)
+        if not builder.is_prepared():
+            builder.download_and_prepare()
+    except Exception as error:
+        summary = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"The TFDS set {name!r} cannot be had: {summary[0][:200]}"
+        ) from error
+    return builder
+
+
+def read_boxes(name, split, data_dir):
+    """The usable images and boxes of a set with `objects`.
+
+    Args:
+        name: of the set.
+        split: of it.
+        data_dir: TFDS's folder, None for its own.
+
+    Returns:
+        `Annotations`, and a `tf.data.Dataset` of the encoded images.
+
+    Raises:
+        ValueError: no such set or split, or one without boxes.
+    """
+    dataset, features = _dataset(name, split, data_dir)
+    records, faults, kept = [], [], []
+    for number, example in enumerate(dataset.as_numpy_iterator()):
+        record = _record(number, example, faults)
+        kept.append(record is not None)
+        records += [record] if record else []
+    names = tuple(features["objects"]["label"].names)
+    found = annotations.Annotations(
+        class_names=names,
+        category_ids=tuple(range(len(names))),
+        records=tuple(records),
+        faults=tuple(faults),
+    )
+    kept = tf.constant(kept, tf.bool)
+    encoded = (
+        dataset.map(lambda example: example["image"])
+        .enumerate()
+        .filter(lambda number, _image: kept[number])
+        .map(lambda _number, image: image)
+    )
+    return found, encoded
+
+
+def _dataset(name, split, data_dir):
+    """The split, its images left encoded, and the set's features."""
+    builder = builder_of(name, data_dir)
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    found = set(features)
+    if "objects" in found:
+        found |= set(getattr(features["objects"], "feature", ()))
+    if not {"image", "objects", "bbox", "label"} <= found:
+        raise ValueError(
+            f"The TFDS set {name!r} has no image with objects of bbox and "
+            f"label; its features are {', '.join(sorted(features))}"
+        )
+    try:
+        dataset = builder.as_dataset(
+            split=split, decoders={"image": tfds.decode.SkipDecoding()}
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"The TFDS set {name!r} has no split {split!r}, only "
+            f"{', '.join(builder.info.splits)}"
+        ) from error
+    return dataset, features
+
+
+def _record(number, example, faults):
+    image_id = example.get("image/id", number)
+    if not isinstance(image_id, (int, np.integer)):
+        image_id = number
+    name = example.get("image/filename", b"").decode().strip()
+    name = name or str(image_id)
+    try:
+        height, width = _image_size(example["image"])
+    except tf.errors.OpError as error:
+        faults.append(
+            annotations.Fault(image_id, name, None, error_summary(error))
+        )
+        return None
+    objects = []
+    for index, (box, *rest) in enumerate(_objects(example["objects"])):
+        y1, x1, y2, x2 = map(float, box)
+        corners = x1 * width, y1 * height, x2 * width, y2 * height
+        corners, reason = annotations.checked_box(corners, width, height)
+        if reason:
+            faults.append(annotations.Fault(image_id, name, index, reason))
+        else:
+            objects.append((corners, *rest))
+    return annotations.record((image_id, name, width, height), objects)
+
+
+def _objects(found):
+    """Rows of box, label, whether to be ignored, and area or None."""
+    count = len(found["label"])
+    ignored = np.zeros(count, "bool")
+    for flag in ("is_crowd", "is_difficult"):
+        ignored |= np.asarray(found.get(flag, ignored), "bool")
+    area = found.get("area", [None] * count)
+    return zip(found["bbox"], found["label"], ignored, area)
+
+
+def _image_size(encoded):
+    if encoded[:2] == b"\xff\xd8":
+        return tuple(map(int, tf.io.extract_jpeg_shape(encoded)[:2]))
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tuple(image.shape[:2])
