@@ -79,8 +79,11 @@ def layer_for(**options):
     return Detections(ANCHORS, CLASSES, **{"candidates": 2000, **options})
 
 
-def assert_detections(answer, image, expected, k):
-    """`expected` are (score, class, box), the best first."""
+def assert_detections(answer, image, expected, k, size=(64, 48)):
+    """`expected` are (score, class, box), the best first.
+
+    Their boxes are then cut at the edges of the input of `size`.
+    """
     answer = {key: np.asarray(value)[image] for key, value in answer.items()}
     expected = expected[:k]
     n = len(expected)
@@ -92,6 +95,7 @@ def assert_detections(answer, image, expected, k):
     scores = [row[0] for row in expected]
     np.testing.assert_allclose(answer["scores"][:n], scores, 1e-5)
     boxes = np.reshape([row[2] for row in expected], (-1, 4))
+    boxes = np.clip(boxes, 0, 2 * size)
     np.testing.assert_allclose(answer["boxes"][:n], boxes, 1e-4, 1e-3)
     assert not answer["scores"][n:].any()
     assert not answer["boxes"][n:].any()
@@ -193,9 +197,16 @@ def test_a_suppressed_box_suppresses_nothing():
 
 def test_a_long_chain():
     """Every second one of a row of boxes, each of which beats the next."""
-    rows = [(4 + 8 * i, 20, 16, 20, {1: 0.9 - 0.05 * i}) for i in range(8)]
-    expected = [(1, 4 + 8 * i) for i in range(0, 8, 2)]
+    rows = [(12 + 8 * i, 20, 16, 20, {1: 0.9 - 0.05 * i}) for i in range(6)]
+    expected = [(1, 12 + 8 * i) for i in range(0, 6, 2)]
     assert kept(placed(rows), iou_threshold=0.3) == expected
+
+
+def test_boxes_are_cut_at_the_edges_of_the_input():
+    rows = [(4, 20, 30, 10, {0: 0.9}), (60, 62, 16, 16, {1: 0.8})]
+    boxes = np.asarray(one_level()(placed(rows))["boxes"])[0]
+    expected = [[0, 15, 19, 25], [52, 54, 64, 64]]
+    np.testing.assert_allclose(boxes[:2], expected, atol=1e-3)
 
 
 def test_classes_do_not_suppress_each_other():
@@ -302,7 +313,8 @@ def test_in_a_tf_function_of_open_sides(rng):
         answer = compiled(maps)
         for image in range(2):
             expected = greedy(boxes[image], scores[image], 0.25, 0.45)
-            assert_detections(answer, image, expected, 15)
+            size = (16 * sides[1], 16 * sides[0])
+            assert_detections(answer, image, expected, 15, size)
 
 
 def test_the_layer_comes_back(rng):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_csp.detection.decoding import decode
+from keras_csp.detection.decoding import decode, stride_of
 from keras_csp.layers.composite import check_positive, check_share
 
 
@@ -31,9 +31,10 @@ class Detections(keras.layers.Layer):
             looked at. Default 512.
 
     Shapes: {level: `(batch, h, w, n (5 + classes))`} to a dict of "boxes"
-    `(batch, k, 4)` float32, x1, y1, x2, y2 in pixels of the input; "scores"
-    `(batch, k)` float32; "classes" `(batch, k)` int32; "count" `(batch,)`
-    int32. The rows from `count` on are 0, their class -1.
+    `(batch, k, 4)` float32, x1, y1, x2, y2 in pixels of the input, cut at its
+    edges after the suppression; "scores" `(batch, k)` float32; "classes"
+    `(batch, k)` int32; "count" `(batch,)` int32. The rows from `count` on are
+    0, their class -1.
     """
 
     def __init__(
@@ -66,8 +67,9 @@ class Detections(keras.layers.Layer):
         scores = ops.where(keep, scores, 0.0)
         scores, order = ops.top_k(scores, self.max_detections)
         real = scores > 0
+        boxes = _inside(_rows(boxes, order), maps)
         return {
-            "boxes": ops.where(real[..., None], _rows(boxes, order), 0.0),
+            "boxes": ops.where(real[..., None], boxes, 0.0),
             "scores": scores,
             "classes": ops.where(
                 real, ops.take_along_axis(classes, order, axis=1), -1
@@ -150,6 +152,14 @@ class Detections(keras.layers.Layer):
             "max_detections": self.max_detections,
             "candidates": self.candidates,
         }
+
+
+def _inside(boxes, maps):
+    """The boxes cut at the edges of the input that the maps are of."""
+    level, x = next(iter(maps.items()))
+    _, height, width, _ = ops.shape(x)
+    sides = ops.cast(ops.stack([width, height] * 2), "float32")
+    return ops.minimum(ops.maximum(boxes, 0.0), sides * stride_of(level))
 
 
 def _rows(x, order):
