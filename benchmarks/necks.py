@@ -103,10 +103,11 @@ def write(rows, command, images):
     import keras
     import tensorflow as tf
 
+    from keras_csp.text import markdown
+
     with (RESULTS / "necks.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([HEADER, *rows])
-    rule = ["---", *["---:"] * (len(HEADER) - 1)]
-    table = [f"| {' | '.join(cells)} |" for cells in (HEADER, rule, *rows)]
+    table = markdown([HEADER, *rows], right=range(1, len(HEADER)))
     text = [
         "# Fusion necks side by side",
         "",

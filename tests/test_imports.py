@@ -77,7 +77,6 @@ def test_tensorflow_only_where_the_job_is_tensorflows():
         "data/detection.py",
         "data/reading.py",
         "data/tfds.py",
-        "export/checking.py",
         "export/onnx.py",
         "export/tflite.py",
     }

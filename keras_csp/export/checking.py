@@ -51,23 +51,6 @@ def check_samples(model, samples, kind):
     return samples
 
 
-def concrete_function(model, shape):
-    """The model as a TensorFlow function of one sample, and its variables.
-
-    Converters read values from TensorFlow's variables, held by the second:
-    given the Keras model itself, TFLite's writes variables without values.
-    """
-    import tensorflow as tf
-
-    function = tf.function(lambda x: model(x, training=False))
-    concrete = function.get_concrete_function(
-        tf.TensorSpec((1, *shape), "float32", name="images")
-    )
-    holder = tf.Module()
-    holder.held = [variable.value for variable in model.variables]
-    return concrete, holder
-
-
 def as_outputs(named):
     """What the model gives: a dict by name, or its one output."""
     return named if len(named) > 1 else next(iter(named.values()))

@@ -6,7 +6,6 @@ from keras_csp.export.checking import (
     as_outputs,
     check_samples,
     checked,
-    concrete_function,
 )
 
 
@@ -37,7 +36,14 @@ def to_tflite(model, path, samples):
 def _convert(model, shape):
     import tensorflow as tf
 
-    concrete, holder = concrete_function(model, shape)
+    function = tf.function(lambda x: model(x, training=False))
+    concrete = function.get_concrete_function(
+        tf.TensorSpec((1, *shape), "float32", name="images")
+    )
+    # The converter reads values from TensorFlow's variables, held here: given
+    # the Keras model itself it writes variables without their values.
+    holder = tf.Module()
+    holder.held = [variable.value for variable in model.variables]
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [concrete], holder
     )
