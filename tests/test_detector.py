@@ -10,7 +10,7 @@ from support import randomize, run_python
 
 import keras_csp
 from keras_csp.detection import Detector, YoloLoss
-from keras_csp.export import to_onnx, to_tflite
+from keras_csp.export import tflite, to_onnx, to_tflite
 from keras_csp.layers import ConvNormAct
 
 SIZE = 64
@@ -210,6 +210,44 @@ def test_an_exported_detector_gives_the_same_boxes(
             np.testing.assert_allclose(
                 answer[key][0], found[key][index], rtol=1e-4, atol=1e-4
             )
+
+
+@tensorflow_only
+@pytest.mark.parametrize("export", [to_tflite, to_onnx])
+def test_exporting_where_nothing_is_found_says_so(
+    export, detector, rng, tmp_path
+):
+    """And where only some images have nothing, the others are compared."""
+    x, _ = data(rng)
+    best = detector.predict(x, verbose=0)["scores"].max(axis=1)
+    model = detector.inference_model(score_threshold=float(best.max()) + 1e-3)
+    with pytest.warns(UserWarning, match="finds nothing in any") as warned:
+        check = export(model, tmp_path / "none", x)
+    assert warned[0].filename == __file__
+    assert check.agreement == 1
+    assert check.path.stat().st_size == check.size
+    between = float(best.max() + best.min()) / 2
+    model = detector.inference_model(score_threshold=between)
+    counts = model.predict(x, verbose=0)["count"]
+    assert min(counts) == 0 < max(counts)
+    check = export(model, tmp_path / "some", x)
+    assert 0 < check.largest_difference < 1e-5
+
+
+@tensorflow_only
+def test_a_file_that_finds_what_the_model_does_not_is_refused(
+    detector, rng, tmp_path, monkeypatch
+):
+    x, _ = data(rng)
+    found = detector.inference_model(score_threshold=0.3).predict(x, verbose=0)
+    monkeypatch.setattr(tflite, "_run", lambda *_: found)
+    none = detector.inference_model(score_threshold=0.999)
+    with (
+        pytest.warns(UserWarning, match="finds nothing"),
+        pytest.raises(ValueError, match="differs from the model by inf"),
+    ):
+        to_tflite(none, tmp_path / "m.tflite", x)
+    assert not list(tmp_path.iterdir())
 
 
 def answers(export, path, x):

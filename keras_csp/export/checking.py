@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import warnings
 
 import keras
 import numpy as np
@@ -97,6 +98,15 @@ def _compare(expected, answered):
 def _compare_detections(expected, answered):
     """The largest difference of boxes and scores, and the share of images
     with the same count; infinity where a detection has no counterpart."""
+    if not np.any(expected["count"]):
+        warnings.warn(
+            "The model finds nothing in any of the "
+            f"{len(expected['count'])} samples: of the file it is only known "
+            "that it finds nothing either. Samples with objects, or "
+            "`inference_model(score_threshold=...)` with a lower one, would "
+            "compare boxes",
+            stacklevel=4,
+        )
     largest = 0.0
     for image in range(len(expected["count"])):
         ours, theirs = (
@@ -117,10 +127,10 @@ def _table(outputs, image):
     """One row for each detection: box, score, class + 1."""
     count = int(np.asarray(outputs["count"])[image])
     boxes, scores, classes = (
-        np.asarray(outputs[key])[image][:count].reshape(count, -1)
+        np.asarray(outputs[key])[image, :count]
         for key in ("boxes", "scores", "classes")
     )
-    return np.concatenate([boxes, scores, classes + 1.0], axis=1)
+    return np.column_stack([boxes, scores, classes + 1.0])
 
 
 def _write(path, content):
