@@ -27,6 +27,7 @@ from PIL import Image, ImageOps
 from keras_csp.data.augmentation import letterbox
 from keras_csp.detection.drawing import draw_detections
 from keras_csp.detection.evaluation import original_boxes
+from keras_csp.writing import replacing
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -110,9 +111,8 @@ def detect(files, model, names, size, folder):
         used.add(stem)
         path = folder / f"{stem}_detections.png"
         draw_detections(path, image, found, names)
-    part = folder / "detections.json.part"
-    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    part.replace(folder / "detections.json")
+    with replacing(folder / "detections.json") as part:
+        part.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     objects = sum(len(result["detections"]) for result in results)
     print(f"{objects} objects in {len(results)} photographs, see {folder}")
     return len(files) - len(results)

@@ -34,6 +34,7 @@ from keras_csp import detection, recipes
 from keras_csp.callbacks import TrainingState
 from keras_csp.data import Augmentation, load_detection
 from keras_csp.detection.drawing import draw_comparison, draw_precision_recall
+from keras_csp.writing import replacing
 
 # What may differ where a run goes on.
 FREE = ("epochs", "output", "verbose")
@@ -73,14 +74,12 @@ def remember(options, recipe):
                 f"on with that, or choose another --output. Received: {value!r}"
             )
     options.output.mkdir(parents=True, exist_ok=True)
-    write(path, json.dumps(run, indent=2))
+    write(path, run)
 
 
-def write(path, text):
-    """A file that is never seen half written."""
-    part = path.with_name("part." + path.name)
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
+def write(path, content):
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 def build(options, recipe, train):
@@ -145,7 +144,7 @@ def report(detector, data, options, title):
     dataset = data.evaluation(8, options.size)
     results = detector.evaluate(dataset, precision=precision, verbose=0)
     table = results["per_class"] = precision.per_class()
-    write(options.output / f"{title}.json", json.dumps(results, indent=2))
+    write(options.output / f"{title}.json", results)
     rows = {"all": results, **dict(list(table.items())[:20])}
     shown = [f"{n} {r['AP']:.3f} {r['AP50']:.3f}" for n, r in rows.items()]
     print(f"{title}, AP and AP50: {', '.join(shown)}")
@@ -178,10 +177,10 @@ def main():
         sys.exit(f"train_detector: {error}")
     except KeyboardInterrupt:
         sys.exit("train_detector: stopped; the same command goes on")
-    detector.save(options.output / "part.keras")
-    os.replace(options.output / "part.keras", options.output / "detector.keras")
+    with replacing(options.output / "detector.keras") as part:
+        detector.save(part)
     classes = {"names": data["train"].class_names, "size": options.size}
-    write(options.output / "classes.json", json.dumps(classes))
+    write(options.output / "classes.json", classes)
     for title in list(data)[1:]:
         report(detector, data[title], options, title)
 

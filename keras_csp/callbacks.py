@@ -3,11 +3,12 @@
 import csv
 import io
 import json
-import os
 import pathlib
 import warnings
 
 import keras
+
+from keras_csp.writing import replacing
 
 
 class TrainingState(keras.callbacks.Callback):
@@ -99,7 +100,8 @@ class TrainingState(keras.callbacks.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         number, logs = epoch + 1, logs or {}
         name = f"epoch{number:05d}.weights.h5"
-        self._save_weights(self.folder / name)
+        with replacing(self.folder / name) as part:
+            self.model.save_weights(part, overwrite=True)
         row = {"epoch": number}
         row.update({key: float(value) for key, value in logs.items()})
         # An epoch done again, as another `fit` does, replaces the old one.
@@ -110,7 +112,8 @@ class TrainingState(keras.callbacks.Callback):
             "best": self._better(row, name),
             "history": [*before, row],
         }
-        _replace(self.folder / "state.json", json.dumps(self._state))
+        with replacing(self.folder / "state.json") as part:
+            part.write_text(json.dumps(self._state), encoding="utf-8")
         self._write_log()
         self._remove_old()
 
@@ -119,11 +122,6 @@ class TrainingState(keras.callbacks.Callback):
         if value is None or (best and not value > best["value"]):
             return best
         return {"epoch": row["epoch"], "value": value, "weights": name}
-
-    def _save_weights(self, path):
-        temporary = path.with_name("part." + path.name)
-        self.model.save_weights(temporary, overwrite=True)
-        os.replace(temporary, path)
 
     def _write_log(self):
         if self.log is None:
@@ -135,7 +133,8 @@ class TrainingState(keras.callbacks.Callback):
         writer.writeheader()
         writer.writerows(rows)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        _replace(self.log, text.getvalue())
+        with replacing(self.log) as part:
+            part.write_text(text.getvalue(), encoding="utf-8")
 
     def _remove_old(self):
         best = self._state["best"] or {}
@@ -143,10 +142,3 @@ class TrainingState(keras.callbacks.Callback):
         for path in self.folder.glob("*.weights.h5"):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
-
-
-def _replace(path, text):
-    """Writes a text file that is never seen half written."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

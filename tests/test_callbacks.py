@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_csp import callbacks
+from keras_csp import writing
 from keras_csp.callbacks import TrainingState
 
 X = np.random.default_rng(0).random((16, 4)).astype("float32")
@@ -115,10 +115,12 @@ def test_a_kill_while_saving_leaves_the_state_before(
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(callbacks.os, "replace", dies)
+    monkeypatch.setattr(writing.os, "replace", dies)
     with pytest.raises(KeyboardInterrupt):
         fit(made, state, until=3, since=2)
     monkeypatch.undo()
+    # Which a killed process, unlike this one, could not remove.
+    (tmp_path / "part-0123-epoch00003.weights.h5").write_bytes(b"half")
 
     assert read_state(tmp_path)["epoch"] == 2
     again, state = model(seed=1), TrainingState(tmp_path)

@@ -11,7 +11,6 @@ in the model, and that every number is finite.
 
 import os
 import re
-import secrets
 import struct
 
 import numpy as np
@@ -23,6 +22,7 @@ from keras_csp.conversion import (
     torch_shape,
 )
 from keras_csp.darknet.slots import classifier_of, find_slots
+from keras_csp.writing import replacing
 
 _VERSION = struct.Struct("<3i")
 _SAVED_HEADER = struct.pack("<3iQ", 0, 2, 5, 0)
@@ -89,22 +89,11 @@ def save_weights(model, path):
     """
     path = os.fsdecode(path)
     slots = find_slots(model)
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(
-            f"There is no folder {folder!r} to write to. Received: {path!r}"
-        )
-    part = f"{path}.{secrets.token_hex(4)}.part"
-    try:
-        with open(part, "xb") as file:
-            file.write(_SAVED_HEADER)
-            for slot in slots:
-                for array in _arrays(slot):
-                    file.write(array.astype("<f4", copy=False).data)
-        os.replace(part, path)
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
+    with replacing(path) as part, open(part, "xb") as file:
+        file.write(_SAVED_HEADER)
+        for slot in slots:
+            for array in _arrays(slot):
+                file.write(array.astype("<f4", copy=False).data)
 
 
 def _arrays(slot):

@@ -1,12 +1,13 @@
 """What every export does: compare the file's outputs, then write it whole."""
 
 import dataclasses
-import os
 import pathlib
 import warnings
 
 import keras
 import numpy as np
+
+from keras_csp.writing import replacing
 
 _TOLERANCE = 1e-4
 
@@ -79,7 +80,9 @@ def checked(model, kind, path, content, samples, run):
             f"The {kind} file of {model.name!r} differs from the model by "
             f"{difference:.2g} of its largest output; {_TOLERANCE} is allowed"
         )
-    _write(path, content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        part.write_bytes(content)
     return ExportCheck(path, len(content), difference, agreement)
 
 
@@ -131,14 +134,3 @@ def _table(outputs, image):
         for key in ("boxes", "scores", "classes")
     )
     return np.column_stack([boxes, scores, classes + 1.0])
-
-
-def _write(path, content):
-    """To a temporary name first: never half a file under `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
