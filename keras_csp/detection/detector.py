@@ -1,5 +1,6 @@
 """A one-stage detector: backbone, fusion table, YOLOv3 heads."""
 
+import collections
 import contextlib
 import math
 import os
@@ -131,7 +132,9 @@ class Detector(keras.Model):
             "anchors": {k: list(map(list, v)) for k, v in anchors.items()},
         }
         # In a namespace, where Keras does not look for layers to save.
-        self._made = types.SimpleNamespace(inference={}, loss=None)
+        self._made = types.SimpleNamespace(
+            inference={}, evaluation=None, loss=None
+        )
         if weights not in (None, "imagenet"):
             _load(self, weights)
 
@@ -173,16 +176,19 @@ class Detector(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        if "crowd" in y:  # groups of objects: no box of theirs is wanted
-            labels = keras.ops.where(y["crowd"], -1, y["labels"])
-            y = {**y, "labels": labels}
-        parts = self._made.loss(y, y_pred, self.anchors)
+        parts = self._loss_parts(y, y_pred)
         # Weighted by images: a count that does not depend on the data would
         # grow once more where TensorFlow looks for a batch after the last.
         images = keras.ops.shape(x)[0]
         for tracker in self._part_trackers:
             tracker.update_state(parts[tracker.name], sample_weight=images)
         return sum(parts.values()) + sum(self.losses)
+
+    def _loss_parts(self, targets, maps):
+        if "crowd" in targets:  # groups of objects: none is to be found
+            labels = keras.ops.where(targets["crowd"], -1, targets["labels"])
+            targets = {**targets, "labels": labels}
+        return self._made.loss(targets, maps, self.anchors)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return self.get_metrics_result()
@@ -245,30 +251,40 @@ class Detector(keras.Model):
         if kwargs.get("callbacks") is not None:  # within `fit`
             verbose = 0
         if y is None:
-            dataset = x = as_batches(x)
+            dataset = as_batches(x)
         else:
             dataset = list(_slices(check_images(x), y, batch_size or 32))
-        results = self._evaluated_losses(x, y, batch_size, steps)
         if precision is None:
             precision = AveragePrecision(self.classes)
-        model = self.inference_model(**EVALUATION)
+        sums, images = collections.Counter(), 0
+        model = self._evaluation_model()
         for targets, found in detected(model, dataset, steps, verbose):
+            losses = self._losses_of(targets, found.pop("maps"))
             precision.update(targets, found)
+            count = len(found["count"])
+            images += count
+            for name, value in losses.items():
+                sums[name] += count * value
+        results = {name: value / images for name, value in sums.items()}
         results.update(precision.result())
         return results if return_dict else list(results.values())
 
-    def _evaluated_losses(self, x, y, batch_size, steps):
+    def _evaluation_model(self):
+        """Boxes and the maps that the losses need, from one pass."""
+        if self._made.evaluation is None:
+            found = self.inference_model(**EVALUATION).output
+            self._made.evaluation = keras.Model(
+                self.inputs[0], {**found, "maps": self.output}
+            )
+        return self._made.evaluation
+
+    def _losses_of(self, targets, maps):
         if self._made.loss is None:
             return {}
-        with _unknown_length():
-            return super().evaluate(
-                x,
-                y,
-                batch_size=batch_size if y is not None else None,
-                steps=steps,
-                verbose=0,
-                return_dict=True,
-            )
+        parts = self._loss_parts(targets, maps)
+        parts["loss"] = sum(parts.values()) + sum(self.losses)
+        numpy = keras.ops.convert_to_numpy
+        return {name: float(numpy(value)) for name, value in parts.items()}
 
     def predict(
         self,
@@ -346,6 +362,7 @@ def detected(model, dataset, steps=None, verbose="auto"):
         total = int(dataset.cardinality())
         total = total if total > 0 else None
     bar = keras.utils.Progbar(total, unit_name="batch") if verbose else None
+    index = 0
     for index, (images, targets) in enumerate(dataset, 1):
         yield targets, model.predict_on_batch(images)
         if bar:

@@ -170,12 +170,9 @@ class YoloLoss:
 
 
 def _cross_entropy(logits, targets):
-    """-t log S(x) - (1 - t) log(1 - S(x)), without overflow."""
-    return (
-        ops.maximum(logits, 0)
-        - logits * targets
-        + ops.log1p(ops.exp(-ops.abs(logits)))
-    )
+    """-t log S(x) - (1 - t) log(1 - S(x)), of each value."""
+    targets = ops.broadcast_to(targets, ops.shape(logits))
+    return ops.binary_crossentropy(targets, logits, from_logits=True)
 
 
 def _weight(argument, value):
