@@ -19,7 +19,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import time
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = pathlib.Path(__file__).with_name("results")
@@ -31,13 +30,11 @@ HEADER = (
     "AP50",
     "AP75",
     "best epoch",
-    "minutes",
 )
 
 
 def train(neck, folder, arguments):
-    """One training, unless it is finished; its minutes add up over starts."""
-    clock = folder / "minutes.json"
+    """One training, unless it is finished."""
     if (folder / "test.json").is_file():
         return
     command = [
@@ -47,21 +44,19 @@ def train(neck, folder, arguments):
         *("--neck", neck, "--output", str(folder)),
     ]
     print(shlex.join(command), flush=True)
-    start = time.perf_counter()
-    done = subprocess.run(command, check=False).returncode
-    minutes = (time.perf_counter() - start) / 60
-    before = json.loads(clock.read_text()) if clock.is_file() else 0
-    if folder.is_dir():
-        clock.write_text(json.dumps(before + minutes))
-    if done:
+    if done := subprocess.run(command, check=False).returncode:
         sys.exit(f"{neck} ended with status {done}")
+
+
+def result(folder):
+    return json.loads((folder / "test.json").read_text())
 
 
 def measured(neck, folder, size):
     """The row of a finished training."""
     import keras_csp
 
-    test = json.loads((folder / "test.json").read_text())
+    test = result(folder)
     state = json.loads((folder / "state" / "state.json").read_text())
     classes = len(test["per_class"])
     detector = keras_csp.Detector(
@@ -74,7 +69,7 @@ def measured(neck, folder, size):
         f"{counted.bflops:.2f}",
         *(f"{100 * test[key]:.1f}" for key in ("AP", "AP50", "AP75")),
         str(state["best"]["epoch"]),
-        f"{json.loads((folder / 'minutes.json').read_text()):.0f}",
+        *(f"{100 * of['AP50']:.1f}" for of in test["per_class"].values()),
     )
 
 
@@ -99,15 +94,15 @@ def draw(folders, path):
     figure.savefig(path, dpi=110)
 
 
-def write(rows, command, images):
+def write(header, rows, command, images):
     import keras
     import tensorflow as tf
 
     from keras_csp.text import markdown
 
     with (RESULTS / "necks.csv").open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([HEADER, *rows])
-    table = markdown([HEADER, *rows], right=range(1, len(HEADER)))
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    table = markdown([header, *rows], right=range(1, len(header)))
     text = [
         "# Fusion necks side by side",
         "",
@@ -143,8 +138,15 @@ def main():
         train(neck, folder, arguments)
     rows = [measured(n, folder, options.size) for n, folder in folders.items()]
     draw(folders, RESULTS / "necks.png")
+    classes = result(folders[options.necks[0]])["per_class"]
+    header = (*HEADER, *(f"AP50 {name}" for name in classes))
     command = shlex.join(["python", "benchmarks/necks.py", *sys.argv[1:]])
-    write(rows, command, f"the images of {pathlib.Path(options.test).name}")
+    write(
+        header,
+        rows,
+        command,
+        f"the images of {pathlib.Path(options.test).name}",
+    )
 
 
 if __name__ == "__main__":

@@ -99,7 +99,11 @@ def test_files_that_the_readme_names_exist():
 
 @pytest.mark.parametrize(
     ("marker", "name"),
-    [("benchmark", "grouped_convolution"), ("loading", "loading")],
+    [
+        ("benchmark", "grouped_convolution"),
+        ("loading", "loading"),
+        ("necks", "necks"),
+    ],
 )
 def test_benchmark_tables_are_the_files(marker, name):
     root = pathlib.Path(__file__).parents[1]

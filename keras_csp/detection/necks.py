@@ -206,7 +206,9 @@ CEM = Neck(
     outputs={"P3": "P3_out", "P4": "P4_out", "P5": "P5_out"},
     status="inferred",
     evidence="ThunderNet's module at the width that costs what "
-    "Table 2 says; that SAM is 128 wide at each level follows from its cost.",
+    "Table 2 says; that SAM is 128 wide at each level follows from its cost. "
+    "Its P3 map is its P4 map enlarged, which finds small objects badly "
+    "(benchmarks/results/necks.md); the authors' may differ there.",
 )
 
 _LATERALS = (
