@@ -24,7 +24,7 @@ import keras
 import numpy as np
 from PIL import Image, ImageOps
 
-from keras_csp.data.augmentation import letterbox
+from keras_csp.data.views import letterbox
 from keras_csp.detection.drawing import draw_detections
 from keras_csp.detection.evaluation import original_boxes
 from keras_csp.writing import replacing

@@ -22,8 +22,9 @@ import keras
 import matplotlib as mpl
 import numpy as np
 
-from keras_csp.data import load_classification
+from keras_csp.data import ClassificationAugmentation, load_classification
 from keras_csp.export import to_tflite
+from keras_csp.runs import positive
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -39,26 +40,28 @@ np.save(f"{folder}/reloaded.npy", model.predict(images, verbose=0))
 """
 
 
-def train(model, data, epochs):
-    """Small shifts, turns and zooms; Adam, its rate falling along a cosine."""
-    augment = keras.Sequential(
-        [
-            keras.layers.RandomTranslation(0.08, 0.08),
-            keras.layers.RandomRotation(0.03),
-            keras.layers.RandomZoom(0.1),
-        ]
+def augmentation(size):
+    """Small shifts, turns and zooms; a mirrored digit is another one."""
+    return ClassificationAugmentation(
+        min_crop=round(0.9 * size),
+        max_crop=round(1.2 * size),
+        angle=10,
+        aspect=0.9,
+        flip=0,
     )
-    images = data.train.map(lambda x, y: (augment(x, training=True), y))
-    steps = epochs * len(data.train)
-    rate = keras.optimizers.schedules.CosineDecay(2e-3, steps)
+
+
+def fit(model, images, tests, epochs):
+    """Adam, its rate falling along a cosine."""
+    rate = keras.optimizers.schedules.CosineDecay(2e-3, epochs * len(images))
     model.compile(
         keras.optimizers.Adam(rate),
-        loss="sparse_categorical_crossentropy",
+        loss="categorical_crossentropy",
         metrics=["accuracy"],
     )
     return model.fit(
-        images.prefetch(2),
-        validation_data=data.test,
+        images,
+        validation_data=tests,
         epochs=epochs,
         shuffle=False,  # the data set shuffles itself
     ).history
@@ -76,7 +79,7 @@ def check_reload(model, images, folder):
     print(f"reloaded in a new process: largest difference {difference:.1g}")
 
 
-def draw(history, images, labels, predictions, data, path):
+def draw(history, images, labels, predictions, names, path):
     """The training curve above sixteen test images, mistakes in red."""
     figure = plt.figure(figsize=(9, 6.5), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1))
@@ -93,10 +96,11 @@ def draw(history, images, labels, predictions, data, path):
     ):
         panel.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)
         best = prediction.argmax()
-        name, wrong = data.class_names[best], best != label
+        truth = label.argmax()
+        wrong = best != truth
         panel.set_title(
-            f"{name} {prediction[best]:.0%}\n"
-            + (f"is {data.class_names[label]}" if wrong else ""),
+            f"{names[best]} {prediction[best]:.0%}\n"
+            + (f"is {names[truth]}" if wrong else ""),
             color="red" if wrong else "black",
             fontsize=9,
         )
@@ -109,26 +113,33 @@ def main():
     options = parse()
     keras.utils.set_random_seed(options.seed)
     folder = pathlib.Path(options.output)
+    size = options.size or (32 if options.data == "digits" else 64)
     try:
         factory = keras_csp.get_factory(options.model)
-        data = load_classification(
-            options.data, options.size, options.batch, options.seed
+        train, test = load_classification(
+            options.data, seed=options.seed, broken="raise"
         )
         model = factory(
             weights=None,
-            input_shape=data.image_shape,
-            classes=len(data.class_names),
+            input_shape=(size, size, train.channels),
+            classes=len(train.class_names),
         )
         folder.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         sys.exit(f"quickstart: {error}")
     print(
-        f"{options.model}: {data.train_size} training and {data.test_size} "
-        f"test images of {len(data.class_names)} classes\n"
+        f"{options.model}: {train.size} training and {test.size} "
+        f"test images of {len(train.class_names)} classes\n"
         f"{keras_csp.count(model).summary()}"
     )
-    history = train(model, data, options.epochs)
-    images, labels = (np.asarray(part) for part in next(iter(data.test)))
+    tests = test.evaluation(options.batch, size)
+    history = fit(
+        model,
+        train.training(options.batch, size, augmentation(size), options.seed),
+        tests,
+        options.epochs,
+    )
+    images, labels = (np.asarray(part) for part in next(iter(tests)))
     check_reload(model, images, folder)
     check = to_tflite(model, folder / "model.tflite", images)
     print(
@@ -136,17 +147,12 @@ def main():
         f"{check.largest_difference:.1g}, agreement {check.agreement:.0%}"
     )
     predictions = model.predict(images, verbose=0)
-    draw(history, images, labels, predictions, data, folder / "result.png")
+    names = train.class_names
+    draw(history, images, labels, predictions, names, folder / "result.png")
     print(
         f"test accuracy: {100 * history['val_accuracy'][-1]:.2f} %\n"
         f"see {folder / 'result.png'}"
     )
-
-
-def positive(text):
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"not a positive number: {text!r}")
-    return int(text)
 
 
 def parse():
@@ -164,7 +170,9 @@ def parse():
         help="any of keras_csp.list_models(); default CSPPeleeNet",
     )
     parser.add_argument(
-        "--size", type=positive, help="side of the images, pixels"
+        "--size",
+        type=positive,
+        help="side of the images, pixels; default 32 for digits, else 64",
     )
     parser.add_argument("--epochs", type=positive, default=10)
     parser.add_argument("--batch", type=positive, default=64)

@@ -26,6 +26,7 @@ from keras_csp.preprocessing import (  # noqa: E402
     preprocess_input,
 )
 from keras_csp.published import Published, published  # noqa: E402
+from keras_csp.ten_crop import evaluate_ten_crop  # noqa: E402
 from keras_csp.weights import list_weights  # noqa: E402
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "darknet",
     "decode_predictions",
     "detection",
+    "evaluate_ten_crop",
     "feature_extractor",
     "layers",
     "list_weights",

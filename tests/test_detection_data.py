@@ -9,9 +9,9 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from keras_csp.data import Augmentation, DetectionData, load_detection
+from keras_csp.data import DetectionAugmentation, DetectionData, load_detection
 from keras_csp.data import tfds as module
-from keras_csp.data.augmentation import letterbox
+from keras_csp.data.views import letterbox
 
 # File, size, kind, and boxes as (x, y, w, h, category, crowd).
 IMAGES = (
@@ -130,7 +130,7 @@ def test_box_sizes_are_of_the_longer_side(json_path):
 
 def test_training_batches(json_path):
     data = load_detection(json_path)
-    dataset = data.training(2, (64,), Augmentation.none())
+    dataset = data.training(2, (64,), DetectionAugmentation.none())
     assert dataset.element_spec[0].shape == (None, 64, 64, 3)
     batches = numpy_of(dataset)
     assert [len(images) for images, _targets in batches] == [2, 2, 1]
@@ -235,7 +235,7 @@ def test_several_sizes(json_path):
 def test_boxes_scale_with_the_size(json_path):
     for size in (32, 96):
         dataset = load_detection(json_path).training(
-            5, (size, size), Augmentation.none()
+            5, (size, size), DetectionAugmentation.none()
         )
         ((_images, targets),) = numpy_of(dataset)
         sides = targets["boxes"][..., 2:] - targets["boxes"][..., :2]
@@ -248,18 +248,20 @@ def test_a_seed_is_an_epoch(json_path):
     def training(seed, augmentation):
         return data.training(2, (32, 64), augmentation, seed)
 
-    mosaics = Augmentation(mosaic=0.5)
+    mosaics = DetectionAugmentation(mosaic=0.5)
     dataset = training(3, mosaics)
     first, second = numpy_of(dataset), numpy_of(dataset)
     assert not same(first, second)
     again = training(3, mosaics)
     assert same(first, numpy_of(again)) and same(second, numpy_of(again))
-    one, other = (training(seed, Augmentation()) for seed in (3, 4))
+    one, other = (training(seed, DetectionAugmentation()) for seed in (3, 4))
     assert not same(numpy_of(one), numpy_of(other))
 
 
 def test_every_epoch_has_another_order(json_path):
-    dataset = load_detection(json_path).training(1, 32, Augmentation.none())
+    dataset = load_detection(json_path).training(
+        1, 32, DetectionAugmentation.none()
+    )
     orders = set()
     for _epoch in range(5):
         images = [images.tobytes() for images, _ in numpy_of(dataset)]
@@ -294,7 +296,7 @@ def test_repeat_fills_batches(json_path):
 
 def test_mosaics_take_boxes_of_others(json_path):
     dataset = load_detection(json_path).training(
-        5, 96, Augmentation(mosaic=1.0, jitter=0.0)
+        5, 96, DetectionAugmentation(mosaic=1.0, jitter=0.0)
     )
     ((images, targets),) = numpy_of(dataset)
     assert images.shape == (5, 96, 96, 3)
@@ -347,7 +349,7 @@ def test_an_unreadable_image_is_named_once_and_skipped(
 def test_training_goes_on_without_an_image(json_path, tmp_path, caplog):
     data = load_detection(json_path)
     _text(tmp_path / "train" / "d.jpg")
-    dataset = data.training(2, (32, 64), Augmentation(mosaic=0.7))
+    dataset = data.training(2, (32, 64), DetectionAugmentation(mosaic=0.7))
     for _epoch in range(3):
         batches = numpy_of(dataset)
         assert [len(images) for images, _targets in batches] == [2, 2]
@@ -375,7 +377,9 @@ def test_readable_images_need_no_python(json_path, monkeypatch):
 
     data = load_detection(json_path)
     monkeypatch.setattr(data._reader, "_warn", refuse)
-    augmentation = Augmentation(mosaic=0.5, rotate90=True, vertical_flip=0.5)
+    augmentation = DetectionAugmentation(
+        mosaic=0.5, rotate90=True, vertical_flip=0.5
+    )
     assert len(numpy_of(data.training(1, 32, augmentation))) == 5
 
 
@@ -460,7 +464,7 @@ def test_tfds_trains(shared_data, caplog):
             "tfds:bccd", data_dir=shared_data / "tfds", broken="raise"
         )
     data = data.first(6)
-    dataset = data.training(4, 64, Augmentation(mosaic=0.5))
+    dataset = data.training(4, 64, DetectionAugmentation(mosaic=0.5))
     (images, targets), _last = numpy_of(dataset)
     assert images.shape == (4, 64, 64, 3) and (targets["labels"] >= 0).any()
 

@@ -1,217 +1,488 @@
-"""Classification data: digits, a folder of class folders, or TFDS."""
+"""Classification data: digits, class folders, TFDS, or your own data set."""
 
-import concurrent.futures
 import dataclasses
+import os
 import pathlib
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_csp.data.tfds import builder_of
+from keras_csp.data import tfds
+from keras_csp.data.classification_augmentation import (
+    ClassificationAugmentation,
+    mixed,
+    viewer,
+)
+from keras_csp.data.crops import SHIFT, centre_crop, ten_crops
+from keras_csp.data.folders import read_folder, splits_of
+from keras_csp.data.reading import Reader
 
-_HELD_OUT = 0.2  # of a set that comes without a test split
-_TEST_SPLITS = ("test", "val", "validation")
+# Of images; of a folder all are shuffled, by name.
 _SHUFFLE_BUFFER = 10_000
 
 
-@dataclasses.dataclass(frozen=True)
-class ClassificationData:
-    """Two data sets and what they hold.
-
-    Attributes:
-        train, test: `tf.data.Dataset` of batches (images, labels): float32
-            `(batch, *image_shape)` in [0, 1], and integers.
-        class_names: the name of each label.
-        image_shape: `(height, width, channels)`.
-        train_size, test_size: images in each.
-    """
-
-    train: tf.data.Dataset
-    test: tf.data.Dataset
-    class_names: tuple
-    image_shape: tuple
-    train_size: int
-    test_size: int
-
-
 def load_classification(
-    source="digits", image_size=None, batch_size=32, seed=0
+    source="digits", held_out=0.2, seed=0, broken="skip", data_dir=None
 ):
-    """Reads a classification set, resized to squares, split in two.
+    """Reads a classification set in two splits; images are decoded when used.
 
     Args:
         source: "digits" (default): scikit-learn's 1,797 real handwritten
             digits, no download; "tfds:NAME": a TensorFlow Datasets set with
             an image and a label; else the path of a folder of class folders,
-            or of a folder with `train` and `test` (or `val`) folders of such.
-        image_size: side of the images. Default 32 for digits, else 64.
-        batch_size: default 32.
-        seed: of the shuffling, and of the split where 20 % are held out for
-            lack of a test split.
+            or of one with `train` and `test` (or `val`) folders of such. A
+            class folder without images stays a class, with a warning.
+        held_out: share of the images that becomes the second split where
+            there is no `test`, `val` or `validation`. Default 0.2.
+        seed: of the draw of those. Default 0.
+        broken: "skip" (default) leaves unreadable images out where they are
+            met, names each in a warning and counts them in `skipped`;
+            "raise" decodes all images now and raises.
+        data_dir: TFDS's folder. Default TFDS's own.
 
     Returns:
-        A `ClassificationData`.
+        Two `ClassificationData`: for training and for testing.
 
     Raises:
-        ValueError: one line: a path that is no folder, no images, fewer than
-            two classes, an unreadable image (named), or no such TFDS set.
+        ValueError: one line: a path that is no folder, no readable images in
+            a split, fewer than two classes, too few images to divide, an
+            unreadable image with `broken="raise"`, or no such TFDS set.
     """
+    if broken not in ("skip", "raise"):
+        raise ValueError(
+            f'`broken` must be "skip" or "raise". Received: broken={broken!r}'
+        )
+    if not isinstance(held_out, float) or not 0 < held_out < 1:
+        raise ValueError(
+            "`held_out` must be between 0 and 1. Received: "
+            f"held_out={held_out!r}"
+        )
+    _check_seed(seed)
+    if data_dir is not None and not str(source).startswith("tfds:"):
+        raise ValueError(
+            "`data_dir` is for tfds:NAME. Received: "
+            f"source={str(source)!r}, data_dir={str(data_dir)!r}"
+        )
     if source == "digits":
-        return _digits(image_size or 32, batch_size, seed)
-    if str(source).startswith("tfds:"):
+        pair = _digits(held_out, seed)
+    elif str(source).startswith("tfds:"):
         name = str(source).removeprefix("tfds:")
-        return _tfds(name, image_size or 64, batch_size, seed)
-    return _folder(pathlib.Path(source), image_size or 64, batch_size, seed)
+        pair = _tfds(name, held_out, data_dir)
+    else:
+        pair = _folder(pathlib.Path(source), held_out, seed)
+    if broken == "raise":
+        for data in pair:
+            data.check()
+    return pair
 
 
-def _digits(image_size, batch_size, seed):
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassificationData:
+    """Images with labels, as `load_classification` reads them.
+
+    Attributes:
+        class_names: tuple, the name of each label.
+        size: the number of images.
+        channels: of the images, 3 or 1.
+
+    Raises:
+        ValueError: none of the images can be read.
+    """
+
+    class_names: tuple
+    size: int
+    channels: int
+    # Of (name, uint8 image or encoded string, label).
+    _elements: tf.data.Dataset = dataclasses.field(repr=False)
+    _reader: Reader = dataclasses.field(repr=False)
+    _buffer: int = dataclasses.field(repr=False)
+
+    def __post_init__(self):
+        # One is enough for an epoch to be filled.
+        if not any(True for _ in self.examples().take(1)):
+            raise ValueError(f"{self._fault()}: there is no readable image")
+
+    @classmethod
+    def from_dataset(cls, dataset, class_names, size=None):
+        """Of a `tf.data.Dataset` of single (image, label).
+
+        Args:
+            dataset: image uint8 `(h, w, 3)` or `(h, w, 1)`, or a scalar
+                string, an encoded image; label a scalar integer.
+            class_names: the name of each label.
+            size: the number of images, where the data set does not know it.
+
+        Raises:
+            ValueError: elements of another kind, an unknown size, or no
+                readable image.
+        """
+        image, _label = _checked_spec(dataset)
+        channels = 3 if image.dtype == tf.string else image.shape[-1]
+        size = _checked_size(int(dataset.cardinality()), size)
+        elements = dataset.take(size).enumerate()
+        return cls(
+            class_names=tuple(class_names),
+            size=size,
+            channels=channels,
+            _elements=elements.map(
+                lambda number, pair: (tf.strings.as_string(number), *pair)
+            ),
+            _reader=Reader(channels=channels, upright=True),
+            _buffer=min(size, _SHUFFLE_BUFFER),
+        )
+
+    @property
+    def skipped(self):
+        """Names of the images met so far that could not be read, sorted."""
+        return tuple(sorted(map(self._reader.shown, self._reader.warned)))
+
+    def first(self, number):
+        """The same data with the first `number` images only.
+
+        Those of a folder are of all classes in turn.
+        """
+        _check_positive("number", number)
+        size = min(number, self.size)
+        return self._with(self._elements.take(size), size)
+
+    def shard(self, count, index):
+        """Every `count`-th image from `index` on: a host's share.
+
+        The first shares may have an image more than the others.
+        """
+        _check_positive("count", count)
+        if not _is_integer(index) or not 0 <= index < count:
+            raise ValueError(
+                f"`index` must be from 0 to {count - 1}. Received: "
+                f"index={index!r}"
+            )
+        size = len(range(index, self.size, count))
+        if not size:
+            raise ValueError(
+                f"{self.size} images cannot be shared by so many. Received: "
+                f"count={count}, index={index}"
+            )
+        return self._with(self._elements.shard(count, index), size)
+
+    def examples(self):
+        """The images as they are, without those that cannot be read.
+
+        Returns:
+            `tf.data.Dataset` of uint8 `(h, w, channels)`, upright, and int32
+            labels, in the set's order.
+        """
+        return self._decoded(self._elements)
+
+    def training(
+        self,
+        batch_size,
+        size,
+        augmentation=None,
+        seed=0,
+        drop_remainder=False,
+    ):
+        """Augmented batches, in a new order every epoch.
+
+        The files of a folder are shuffled by name; of other data at most
+        10,000 images, encoded if they come so, are held to draw from.
+
+        Args:
+            batch_size: the last batch may have fewer.
+            size: side of the images.
+            augmentation: a `ClassificationAugmentation`. Default: the
+                paper's.
+            seed: the same one gives the same epochs, bit for bit (TensorFlow
+                mixes its global seed in, if one is set). Default 0.
+            drop_remainder: leave a smaller last batch out. Default False.
+
+        Returns:
+            `tf.data.Dataset` of float32 `(batch, size, size, channels)` in
+            [0, 1], and float32 `(batch, classes)` that add up to 1. An epoch
+            has as many images as the set: an unreadable one's place is taken
+            by another. `len` is the number of batches.
+        """
+        _check_positive("batch_size", batch_size)
+        _check_positive("size", size)
+        _check_seed(seed)
+        batches = -(-self.size // batch_size)
+        if drop_remainder:
+            batches = self.size // batch_size
+            if not batches:
+                raise ValueError(
+                    f"{self.size} images do not fill a batch. Received: "
+                    f"batch_size={batch_size}, drop_remainder=True"
+                )
+        augmentation = _checked_augmentation(augmentation)
+        view = viewer(augmentation, size)
+        examples = self._decoded(
+            self._elements.shuffle(
+                self._buffer, seed=seed, reshuffle_each_iteration=True
+            )
+        )
+        # Takes no more than one round, but for what is missing to it.
+        examples = examples.repeat().take(self.size)
+        draws = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+
+        def prepared(example, draw):
+            image, label = example
+            return self._pair(view(image, tf.stack([seed, draw])), label, size)
+
+        dataset = _mapped(tf.data.Dataset.zip(examples, draws), prepared)
+        dataset = dataset.batch(batch_size, drop_remainder)
+        dataset = mixed(augmentation, dataset, seed)
+        dataset = dataset.apply(
+            tf.data.experimental.assert_cardinality(batches)
+        )
+        return dataset.prefetch(tf.data.AUTOTUNE)
+
+    def evaluation(self, batch_size, size, crop=1.0):
+        """Batches in the set's order: the square in the middle.
+
+        Args:
+            batch_size: the last batch may have fewer.
+            size: side of the images.
+            crop: share of the image's shorter side that the square has.
+                Default 1, the paper's.
+
+        Returns:
+            As `training`, without augmentation. Unreadable images are left
+            out.
+        """
+        _check_positive("batch_size", batch_size)
+        _check_positive("size", size)
+        if not 0 < crop <= 1:
+            raise ValueError(
+                f"`crop` must be above 0 and at most 1. Received: crop={crop!r}"
+            )
+
+        def prepared(image, label):
+            return self._pair(centre_crop(image, size, crop), label, size)
+
+        return _prefetched(_mapped(self.examples(), prepared), batch_size)
+
+    def ten_crop(self, batch_size, size, shift=SHIFT):
+        """Batches in the set's order: the paper's ten crops of each image.
+
+        Args:
+            batch_size: images; each counts tenfold.
+            size: side of the crops.
+            shift: pixels between them. Default 32.
+
+        Returns:
+            `tf.data.Dataset` of float32 `(batch, 10, size, size, channels)`
+            in [0, 1], and float32 `(batch, classes)`.
+        """
+        _check_positive("batch_size", batch_size)
+        _check_positive("size", size)
+        _check_positive("shift", shift)
+
+        def prepared(image, label):
+            return self._pair(ten_crops(image, size, shift), label, size)
+
+        return _prefetched(_mapped(self.examples(), prepared), batch_size)
+
+    def check(self):
+        """Decodes every image; ValueError names the first unreadable one."""
+        for _ in self.examples():
+            pass
+        if self.skipped:
+            raise ValueError(self._fault())
+
+    def _fault(self):
+        if not self.skipped:
+            return "No images"
+        first, *others = self.skipped
+        more = f" and {len(others)} more" if others else ""
+        return f"Unreadable image {first}{more}"
+
+    def _with(self, elements, size):
+        return dataclasses.replace(
+            self, _elements=elements, size=size, _buffer=min(size, self._buffer)
+        )
+
+    def _decoded(self, elements):
+        classes = len(self.class_names)
+
+        def decoded(name, content, label):
+            label = tf.cast(label, tf.int32)
+            known = (label >= 0) & (label < classes)
+            message = f"A label is not from 0 to {classes - 1}; image and label"
+            tf.debugging.Assert(known, [message, name, label])
+            if content.dtype == tf.string:
+                content = self._reader.read(name, None, content)
+            return content, label
+
+        return _mapped(elements, decoded).filter(
+            lambda image, _label: tf.size(image) > 0
+        )
+
+    def _pair(self, pixels, label, size):
+        shape = (*pixels.shape[:-3], size, size, self.channels)
+        return (
+            tf.ensure_shape(pixels, shape),
+            tf.one_hot(label, len(self.class_names)),
+        )
+
+
+def _digits(held_out, seed):
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
     digits = load_digits()
-    images = np.asarray(digits.images, "float32")[..., None] / 16.0
-    images = np.asarray(tf.image.resize(images, (image_size, image_size)))
-    parts = train_test_split(
-        images,
-        digits.target,
-        test_size=_HELD_OUT,
-        stratify=digits.target,
-        random_state=seed,
-    )
-    train_images, test_images, train_labels, test_labels = parts
-
-    def batches(images, labels, shuffle):
-        dataset = tf.data.Dataset.from_tensor_slices((images, labels))
-        return _batched(dataset, len(labels), batch_size, seed, shuffle)
-
-    return ClassificationData(
-        train=batches(train_images, train_labels, True),
-        test=batches(test_images, test_labels, False),
-        class_names=tuple(map(str, digits.target_names)),
-        image_shape=images.shape[1:],
-        train_size=len(train_labels),
-        test_size=len(test_labels),
-    )
-
-
-def _folder(path, image_size, batch_size, seed):
-    if not path.is_dir():
-        raise ValueError(f"The data folder does not exist: {path}")
-    options = {
-        "image_size": (image_size, image_size),
-        "crop_to_aspect_ratio": True,
-        "batch_size": batch_size,
-        "seed": seed,
-        "verbose": False,
-    }
-    test_path = next(
-        (path / name for name in _TEST_SPLITS if (path / name).is_dir()), None
-    )
-    if (path / "train").is_dir() and test_path:
-        train = _read(path / "train", options)
-        test = _read(test_path, options)
-    else:
-        train, test = _read(
-            path,
-            {**options, "validation_split": _HELD_OUT, "subset": "both"},
+    images = np.round(digits.images[..., None] * (255 / 16)).astype("uint8")
+    names = tuple(map(str, digits.target_names))
+    return tuple(
+        ClassificationData.from_dataset(
+            tf.data.Dataset.from_tensor_slices(
+                (images[part], digits.target[part])
+            ),
+            names,
         )
-    _check_folder(path, train, test)
-    return ClassificationData(
-        train=_scaled(train),
-        test=_scaled(test),
-        class_names=tuple(train.class_names),
-        image_shape=(image_size, image_size, 3),
-        train_size=len(train.file_paths),
-        test_size=len(test.file_paths),
+        for part in _split(digits.target, held_out, seed)
     )
 
 
-def _read(path, options):
+def _split(labels, held_out, seed):
+    """Numbers of both parts, each class divided alike."""
+    from sklearn.model_selection import train_test_split
+
     try:
-        return keras.utils.image_dataset_from_directory(path, **options)
+        return train_test_split(
+            np.arange(len(labels)),
+            test_size=held_out,
+            stratify=labels,
+            random_state=seed,
+        )
     except ValueError as error:
-        summary = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"{path} is not a folder with one folder of JPEG, PNG, BMP or GIF "
-            f"images for each class: {summary}"
+            "The images cannot be divided into two parts that have every "
+            f"class: {error}"
         ) from error
 
 
-def _check_folder(path, train, test):
-    if train.class_names != test.class_names:
+def _folder(path, held_out, seed):
+    if not path.is_dir():
+        raise ValueError(f"The data folder does not exist: {path}")
+    train, test = splits_of(path)
+    if test is None:
+        names, files, labels = read_folder(path)
+        return tuple(
+            _of_files(
+                path, names, [files[i] for i in part], [labels[i] for i in part]
+            )
+            for part in _split(labels, held_out, seed)
+        )
+    found = {part: read_folder(part) for part in (train, test)}
+    if found[train][0] != found[test][0]:
         raise ValueError(
             f"The classes of the two splits of {path} differ: "
-            f"{train.class_names} and {test.class_names}"
+            f"{list(found[train][0])} and {list(found[test][0])}"
         )
-    if len(train.class_names) < 2:
-        raise ValueError(
-            f"{path} has one class, {train.class_names[0]!r}; there must be "
-            "at least two class folders"
-        )
-    paths = [*train.file_paths, *test.file_paths]
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        for name, fault in zip(paths, threads.map(_fault, paths)):
-            if fault:
-                raise ValueError(f"Unreadable image {name}: {fault}")
+    return tuple(_of_files(part, *content) for part, content in found.items())
 
 
-def _fault(path):
-    """Why the file is no image, as the pipeline's own decoder says."""
-    try:
-        image = tf.io.decode_image(
-            tf.io.read_file(path), channels=3, expand_animations=False
-        )
-    except (tf.errors.OpError, OSError) as error:
-        return (error.message if hasattr(error, "message") else str(error))[:80]
-    return "" if min(image.shape[:2]) > 0 else "it has no pixels"
-
-
-def _scaled(dataset):
-    return dataset.map(
-        lambda images, labels: (images / 255.0, labels),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    ).prefetch(tf.data.AUTOTUNE)
-
-
-def _tfds(name, image_size, batch_size, seed):
-    builder = builder_of(name)
-    features = builder.info.features
-    labelled = {"image", "label"} <= set(features)
-    if not labelled or not hasattr(features["label"], "names"):
-        raise ValueError(
-            f"The TFDS set {name!r} has no image and class label; its "
-            f"features are {', '.join(sorted(features))}"
-        )
-    splits = builder.info.splits
-    test = next((s for s in _TEST_SPLITS if s in splits), "")
-    kept = round(100 * (1 - _HELD_OUT))
-    train_split = "train" if test else f"train[:{kept}%]"
-    test_split = test or f"train[{kept}%:]"
-    channels = features["image"].shape[-1] or 3
-
-    def prepared(image, label):
-        image = tf.image.resize(image, (image_size, image_size))
-        return image / 255.0, label
-
-    def batches(split, shuffle):
-        dataset = builder.as_dataset(split=split, as_supervised=True)
-        dataset = dataset.map(prepared, num_parallel_calls=tf.data.AUTOTUNE)
-        return _batched(
-            dataset, splits[split].num_examples, batch_size, seed, shuffle
-        )
-
+def _of_files(path, names, files, labels):
+    size = len(files)
+    files = [os.fsencode(file) for file in files]
     return ClassificationData(
-        train=batches(train_split, True),
-        test=batches(test_split, False),
-        class_names=tuple(features["label"].names),
-        image_shape=(image_size, image_size, channels),
-        train_size=splits[train_split].num_examples,
-        test_size=splits[test_split].num_examples,
+        class_names=names,
+        size=size,
+        channels=3,
+        _elements=tf.data.Dataset.from_tensor_slices(
+            (files, [""] * size, labels)
+        ),
+        _reader=Reader(path, upright=True),
+        _buffer=size,
     )
 
 
-def _batched(dataset, size, batch_size, seed, shuffle):
-    if shuffle:
-        dataset = dataset.shuffle(min(size, _SHUFFLE_BUFFER), seed=seed)
+def _tfds(name, held_out, data_dir):
+    names, channels, splits = tfds.read_labels(name, held_out, data_dir)
+    return tuple(
+        ClassificationData(
+            class_names=names,
+            size=size,
+            channels=channels,
+            _elements=elements,
+            _reader=Reader(channels=channels, upright=True),
+            _buffer=min(size, _SHUFFLE_BUFFER),
+        )
+        for elements, size in splits
+    )
+
+
+def _checked_spec(dataset):
+    spec = getattr(dataset, "element_spec", type(dataset).__name__)
+    fits = isinstance(spec, tuple) and len(spec) == 2
+    fits = fits and all(isinstance(part, tf.TensorSpec) for part in spec)
+    if fits:
+        image, label = spec
+        encoded = image.dtype == tf.string and image.shape.rank == 0
+        pixels = image.dtype == tf.uint8 and image.shape.rank == 3
+        fits = (encoded or (pixels and image.shape[-1] in (1, 3))) and (
+            label.dtype.is_integer and label.shape.rank == 0
+        )
+    if not fits:
+        raise ValueError(
+            "A data set must give single (image, label): the image uint8 of "
+            "shape (height, width, 3) or (height, width, 1) or an encoded "
+            f"string, the label a scalar integer. Received: {spec}"
+        )
+    return image, label
+
+
+def _checked_size(known, size):
+    """The number of images, from the data set or as it is given."""
+    if size is None and known < 0:
+        raise ValueError(
+            "The data set does not know its number of images; give `size`. "
+            "Received: size=None"
+        )
+    if size is None:
+        return known
+    _check_positive("size", size)
+    if known >= 0 and known != size:
+        raise ValueError(
+            f"The data set has {known} images; use `first` for fewer. "
+            f"Received: size={size}"
+        )
+    return size
+
+
+def _mapped(dataset, function):
+    return dataset.map(
+        function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _prefetched(dataset, batch_size):
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def _checked_augmentation(augmentation):
+    if augmentation is None:
+        return ClassificationAugmentation()
+    if not isinstance(augmentation, ClassificationAugmentation):
+        raise ValueError(
+            "`augmentation` must be a `ClassificationAugmentation`. Received: "
+            f"augmentation={augmentation!r}"
+        )
+    return augmentation
+
+
+def _check_seed(seed):
+    if not _is_integer(seed) or not 0 <= seed < 1 << 31:
+        raise ValueError(
+            f"`seed` must be an integer from 0 to 2^31 - 1. Received: "
+            f"seed={seed!r}"
+        )
+
+
+def _check_positive(name, value):
+    if not _is_integer(value) or value < 1:
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value!r}"
+        )
+
+
+def _is_integer(value):
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -8,8 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_csp.data import annotations, tfds
-from keras_csp.data.augmentation import Augmentation, augmented, letterbox
+from keras_csp.data.detection_augmentation import (
+    DetectionAugmentation,
+    augmented,
+)
 from keras_csp.data.reading import Reader, Table
+from keras_csp.data.views import letterbox
 
 _LOGGER = logging.getLogger("keras_csp")
 _STRIDE = 32
@@ -140,7 +144,7 @@ class DetectionData:
             batch_size: the last batch may have fewer.
             sizes: sides of the images, multiples of 32; every batch takes
                 one of them at random. Default 416.
-            augmentation: an `Augmentation`, default `Augmentation()`.
+            augmentation: default `DetectionAugmentation()`.
             seed: the same one gives the same epochs, bit for bit (TensorFlow
                 mixes its global seed in, if one is set). Default 0.
             repeat: True never ends, and fills every batch. Default False.
@@ -381,10 +385,10 @@ def _check_sizes(name, sizes):
 
 def _check_augmentation(augmentation):
     if augmentation is None:
-        return Augmentation()
-    if not isinstance(augmentation, Augmentation):
+        return DetectionAugmentation()
+    if not isinstance(augmentation, DetectionAugmentation):
         raise ValueError(
-            "`augmentation` must be an `Augmentation`. Received: "
+            "`augmentation` must be a `DetectionAugmentation`. Received: "
             f"augmentation={augmentation!r}"
         )
     return augmentation

@@ -1,6 +1,7 @@
 """Image files and their records, read inside tf.data."""
 
 import logging
+import os
 import pathlib
 import re
 
@@ -8,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 _LOGGER = logging.getLogger("keras_csp")
+_ORIENTATION = 0x0112
 
 
 class Table:
@@ -42,63 +44,154 @@ class Reader:
 
     Args:
         folder: of the files; None for images that come encoded.
+        channels: 3 (default), or 1: grey.
+        upright: turn photographs as their EXIF data says. Default False: boxes
+            are in the pixels of the file.
     """
 
-    def __init__(self, folder=None):
+    def __init__(self, folder=None, channels=3, upright=False):
         self.folder = None if folder is None else pathlib.Path(folder)
+        self._prefix = b"" if folder is None else os.fsencode(folder) + b"/"
+        self.channels = channels
+        self.upright = upright
         self.warned = set()
 
     def read(self, name, size, encoded):
-        """uint8 `(h, w, 3)` from scalars and `(h, w)`, as graph operations.
+        """uint8 `(h, w, channels)`, as graph operations.
 
-        A data set of one element is TensorFlow's way to catch an error.
+        A data set of one element is TensorFlow's way to catch an error. Its
+        function is set up anew for every image, so it should be small.
+
+        Args:
+            name: scalar, of the file, or to call the image by.
+            size: int64 `(2,)`, the height and width it must have; None for
+                any.
+            encoded: scalar, read if there is no folder.
         """
-        empty = tf.zeros((0, 0, 3), tf.uint8)
-        image = (
+        nothing = tf.zeros((0, 0, self.channels), tf.uint8), ""
+        image, content = (
             tf.data.Dataset.from_tensors((name, encoded))
             .map(self._decode)
             .ignore_errors()
-            .concatenate(tf.data.Dataset.from_tensors(empty))
+            .concatenate(tf.data.Dataset.from_tensors(nothing))
             .take(1)
             .get_single_element()
         )
-        usable = tf.reduce_all(tf.shape(image, tf.int64)[:2] == size)
+        found = tf.shape(image, tf.int64)[:2]
+        wanted = found if size is None else size
+        usable = tf.reduce_all(found == wanted) & (tf.size(image) > 0)
+
+        def decoded():
+            if not self.upright:
+                return image
+            return turned(image, orientation(content))
 
         def warned():
             warning = tf.numpy_function(
-                self._warn, [name, size, encoded], tf.uint8
+                self._warn, [name, wanted, encoded], tf.uint8
             )
-            return tf.ensure_shape(warning, (None, None, 3))
+            return tf.ensure_shape(warning, (None, None, self.channels))
 
-        return tf.cond(usable, lambda: image, warned)
+        return tf.cond(usable, decoded, warned)
+
+    def shown(self, name):
+        """What an image is called in messages: its path if it is a file."""
+        name = os.fsdecode(name)
+        return printable(name if self.folder is None else self.folder / name)
 
     def _decode(self, name, encoded):
         if self.folder is not None:
-            path = tf.strings.join([str(self.folder), name], "/")
-            encoded = tf.io.read_file(path)
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        return tf.ensure_shape(image, (None, None, 3))
+            encoded = tf.io.read_file(tf.strings.join([self._prefix, name]))
+        image = tf.io.decode_image(
+            encoded, self.channels, expand_animations=False
+        )
+        return tf.ensure_shape(image, (None, None, self.channels)), encoded
 
     def _warn(self, name, size, encoded):
         if name not in self.warned:
             self.warned.add(name)
-            path = name.decode()
             _LOGGER.warning(
                 "The image %s is skipped: %s",
-                path if self.folder is None else self.folder / path,
+                self.shown(name),
                 self._reason(name, size, encoded),
             )
-        return np.zeros((0, 0, 3), "uint8")
+        return np.zeros((0, 0, self.channels), "uint8")
 
     def _reason(self, name, size, encoded):
         try:
-            height, width, _channels = self._decode(name, encoded).shape
+            image, _content = self._decode(name, encoded)
         except tf.errors.OpError as error:
             return error_summary(error)
+        height, width, _channels = image.shape
+        if not height or not width:
+            return "it has no pixels"
         return (
             f"it is {width}x{height} pixels, not {size[1]}x{size[0]} as "
             "annotated"
         )
+
+
+def printable(path):
+    r"""A path as text that can be written: bytes that are not UTF-8 as \xff."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def orientation(encoded):
+    """The EXIF orientation, 1 to 8, of an encoded photograph.
+
+    1, upright, where there is none or it makes no sense: TensorFlow and Keras
+    decode the pixels and leave it alone. Source: the EXIF and TIFF standards;
+    tag 0x0112 of the first image file directory.
+
+    Args:
+        encoded: scalar string; EXIF data, as JPEG files have them, are looked
+            for in its first 64 KiB.
+    """
+    head = tf.strings.substr(encoded, 0, 1 << 16)
+    parts = tf.strings.split(head, b"Exif\0\0", maxsplit=1)
+    return tf.cond(
+        tf.size(parts) > 1,
+        lambda: _tiff_orientation(tf.io.decode_raw(parts[1], tf.uint8)),
+        lambda: 1,
+    )
+
+
+def _tiff_orientation(tiff):
+    """Of a TIFF structure: byte order, 42, first directory, its tags."""
+    size = tf.size(tiff)
+    tiff = tf.cast(tf.pad(tiff, [[0, 1]]), tf.int32)
+    ascending = tiff[0] == ord("I")
+
+    def number(place, length):
+        """What the `length` bytes at each place say, 0 where there are none."""
+        places = place[..., None] + tf.range(length)
+        known = (places >= 0) & (places < size)
+        digits = tf.gather(tiff, tf.where(known, places, size))
+        digits = tf.where(ascending, digits[..., ::-1], digits)
+        return tf.reduce_sum(digits * 256 ** tf.range(length)[::-1], axis=-1)
+
+    directory = number(tf.constant(4), 4)
+    entries = directory + 2 + 12 * tf.range(number(directory, 2))
+    found = tf.boolean_mask(entries, number(entries, 2) == _ORIENTATION)
+    values = tf.concat([number(found + 8, 2), [1]], 0)[:1]
+    known = (values >= 1) & (values <= 8) & (number(tf.constant(2), 2) == 42)
+    return tf.where(known, values, 1)[0]
+
+
+def turned(image, orientation):
+    """The image `(h, w, channels)` upright, by its EXIF orientation."""
+
+    def among(*orientations):
+        return tf.reduce_any(orientation == tf.constant(orientations))
+
+    def changed(condition, change, image):
+        return tf.cond(condition, lambda: change(image), lambda: image)
+
+    image = changed(
+        orientation >= 5, lambda x: tf.transpose(x, (1, 0, 2)), image
+    )
+    image = changed(among(2, 3, 6, 7), lambda x: tf.reverse(x, axis=[1]), image)
+    return changed(among(3, 4, 7, 8), lambda x: tf.reverse(x, [0]), image)
 
 
 def error_summary(error):

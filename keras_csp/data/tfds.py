@@ -6,6 +6,8 @@ import tensorflow as tf
 from keras_csp.data import annotations
 from keras_csp.data.reading import error_summary
 
+_TEST_SPLITS = ("test", "val", "validation")
+
 
 def builder_of(name, data_dir=None):
     """The set's builder, its files downloaded if they are not there.
@@ -31,6 +33,89 @@ def builder_of(name, data_dir=None):
             f"The TFDS set {name!r} cannot be had: {summary[0][:200]}"
         ) from error
     return builder
+
+
+def read_labels(name, held_out, data_dir):
+    """Both splits of a set with an image and a label.
+
+    Args:
+        name: of the set.
+        held_out: share of "train" that is the second split where none of the
+            usual names has labels.
+        data_dir: TFDS's folder, None for its own.
+
+    Returns:
+        Class names; channels; for each split a `tf.data.Dataset` of (name,
+        encoded image, label) and its size.
+
+    Raises:
+        ValueError: no such set, one without class labels or a split "train",
+            or too few images to divide.
+    """
+    builder = builder_of(name, data_dir)
+    features = builder.info.features
+    labelled = {"image", "label"} <= set(features)
+    if not labelled or not hasattr(features["label"], "names"):
+        raise ValueError(
+            f"The TFDS set {name!r} has no image and class label; its "
+            f"features are {', '.join(sorted(features))}"
+        )
+
+    def elements(split):
+        return (
+            _encoded(builder, split)
+            .enumerate()
+            .map(
+                lambda number, example: (
+                    tf.strings.join([split, tf.strings.as_string(number)], "/"),
+                    example["image"],
+                    example["label"],
+                )
+            )
+        )
+
+    return (
+        tuple(features["label"].names),
+        1 if features["image"].shape[-1] == 1 else 3,
+        [
+            (elements(split), builder.info.splits[split].num_examples)
+            for split in _both_splits(name, builder, held_out)
+        ],
+    )
+
+
+def _both_splits(name, builder, held_out):
+    splits = builder.info.splits
+    if "train" not in splits:
+        raise ValueError(
+            f"The TFDS set {name!r} has no split 'train', only {list(splits)}"
+        )
+    for test in _TEST_SPLITS:
+        if test in splits and _has_labels(builder, test):
+            return "train", test
+    size = splits["train"].num_examples
+    kept = size - round(held_out * size)
+    if not 0 < kept < size:
+        raise ValueError(
+            f"The {size} images of the TFDS set {name!r} cannot be divided "
+            f"into two parts by held_out={held_out!r}"
+        )
+    return f"train[:{kept}]", f"train[{kept}:]"
+
+
+def _has_labels(builder, split):
+    """The labels of ImageNet's test split, among others, are all -1."""
+    examples = _encoded(builder, split).take(1)
+    return all(example["label"] >= 0 for example in examples)
+
+
+def _encoded(builder, split):
+    """The split, its images left encoded."""
+    import tensorflow_datasets as tfds
+
+    return builder.as_dataset(
+        split=split, decoders={"image": tfds.decode.SkipDecoding()}
+    )
 
 
 def read_boxes(name, split, data_dir):
@@ -73,8 +158,6 @@ def read_boxes(name, split, data_dir):
 def _dataset(name, split, data_dir):
     """The split, its images left encoded, and the set's features."""
     builder = builder_of(name, data_dir)
-    import tensorflow_datasets as tfds
-
     features = builder.info.features
     found = set(features)
     if "objects" in found:
@@ -85,9 +168,7 @@ def _dataset(name, split, data_dir):
             f"label; its features are {', '.join(sorted(features))}"
         )
     try:
-        dataset = builder.as_dataset(
-            split=split, decoders={"image": tfds.decode.SkipDecoding()}
-        )
+        dataset = _encoded(builder, split)
     except ValueError as error:
         raise ValueError(
             f"The TFDS set {name!r} has no split {split!r}, only "

@@ -10,16 +10,17 @@ import dataclasses
 
 import tensorflow as tf
 
-GREY = 0.5
+from keras_csp.data.draws import chance, check_range, coloured
+from keras_csp.data.views import View, fitted
+
 _LEAST_VISIBLE = 0.2  # of a box's area
 _LEAST_SIDE = 2.0  # pixels
-_ROUNDING = 1e-3  # pixels, far above float32's and far below what matters
 _CENTRE = (0.3, 0.7)  # of a mosaic, in its sides
 _CORNERS = ([False, False], [False, True], [True, False], [True, True])
 
 
 @dataclasses.dataclass(frozen=True)
-class Augmentation:
+class DetectionAugmentation:
     """How training images vary.
 
     Args:
@@ -51,122 +52,21 @@ class Augmentation:
 
     def __post_init__(self):
         for name in ("flip", "vertical_flip", "mosaic"):
-            self._check(name, 0, 1)
-        self._check("jitter", 0, 0.49)
-        self._check("hue", 0, 0.5)
-        self._check("saturation", 1, 100)
-        self._check("exposure", 1, 100)
+            check_range(self, name, 0, 1)
+        check_range(self, "jitter", 0, 0.49)
+        check_range(self, "hue", 0, 0.5)
+        check_range(self, "saturation", 1, 100)
+        check_range(self, "exposure", 1, 100)
         if not isinstance(self.rotate90, bool):
             raise ValueError(
                 "`rotate90` must be True or False. Received: "
                 f"rotate90={self.rotate90!r}"
             )
 
-    def _check(self, name, least, most):
-        value = getattr(self, name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not least <= value <= most
-        ):
-            raise ValueError(
-                f"`{name}` must be from {least} to {most}. Received: "
-                f"{name}={value!r}"
-            )
-
     @classmethod
     def none(cls):
         """No variation: the image fitted into the square."""
         return cls(jitter=0, flip=0, hue=0, saturation=1, exposure=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """placed = original * scale + offset, of points (y, x) in pixels.
-
-    Attributes:
-        scale, offset: float32 tensors `(2,)`, of y and of x.
-    """
-
-    scale: tf.Tensor
-    offset: tf.Tensor
-
-    def boxes(self, boxes):
-        """Boxes `(n, 4)` x1, y1, x2, y2 of the original, placed."""
-        scale, offset = self.scale[::-1], self.offset[::-1]
-        return boxes * tf.tile(scale, [2]) + tf.tile(offset, [2])
-
-    def pixels(self, image, window, change=lambda pixels: pixels):
-        """The image placed in the window, grey where it is not.
-
-        Args:
-            image: `(h, w, 3)` uint8.
-            window: int32 `(2,)`, height and width of the result.
-            change: what is done to the image's pixels, not to the grey.
-
-        Returns:
-            float32 `(height, width, 3)` in [0, 1].
-        """
-        start, end = self._covered(tf.shape(image)[:2], window)
-        # Antialiasing's triangle is bilinear when enlarging and a weighted
-        # mean of what a pixel covers when shrinking. Unlike a crop, or an
-        # affine transform, it repeats the image's own edge, not the grey.
-        pixels = tf.raw_ops.ScaleAndTranslate(
-            images=image[None],
-            size=end - start,
-            scale=self.scale,
-            translation=self.offset - tf.cast(start, "float32"),
-            kernel_type="triangle",
-            antialias=True,
-        )[0]
-        # The weights' sum is rounded: 255 can come out a little higher.
-        return tf.pad(
-            change(tf.minimum(pixels / 255.0, 1.0)),
-            tf.concat([tf.stack([start, window - end], 1), [[0, 0]]], 0),
-            constant_values=GREY,
-        )
-
-    def _covered(self, size, window):
-        """First pixel of the window whose centre is in the image, and end."""
-        far = self.offset + tf.cast(size, "float32") * self.scale
-        start = tf.math.ceil(self.offset - 0.5 + _ROUNDING)
-        start = tf.clip_by_value(tf.cast(start, "int32"), 0, window - 1)
-        end = tf.cast(tf.floor(far - 0.5 - _ROUNDING), "int32") + 1
-        # At least one, for images so narrow that they miss every centre.
-        return start, tf.clip_by_value(end, start + 1, window)
-
-
-def fitted(size, window, fit=tf.reduce_min):
-    """The `View` of a whole image in the middle of a window.
-
-    Args:
-        size: int32 `(2,)`, height and width of the image.
-        window: int32 `(2,)`, height and width of the window.
-        fit: `tf.reduce_min` (default) shows all of the image, with grey
-            bars; `tf.reduce_max` fills the window.
-    """
-    size, window = tf.cast(size, "float32"), tf.cast(window, "float32")
-    scale = fit(window / size)
-    offset = (window - size * scale) / 2 + _ROUNDING
-    # Whole pixels, so that an image of the window's size stays as it is;
-    # towards zero, so that one that fills the window leaves no edge.
-    offset = tf.cast(tf.cast(offset, "int32"), "float32")
-    return View(tf.stack([scale, scale]), offset)
-
-
-def letterbox(image, size):
-    """The image fitted into a square, with grey bars, and how.
-
-    Args:
-        image: `(h, w, 3)` uint8.
-        size: side of the square.
-
-    Returns:
-        float32 `(size, size, 3)` in [0, 1], and the `View`.
-    """
-    window = tf.stack([size, size])
-    view = fitted(tf.shape(image)[:2], window)
-    return view.pixels(image, window), view
 
 
 def jittered(view, size, window, jitter, seed):
@@ -188,7 +88,7 @@ def augmented(augmentation, example, size, seed, partners=None):
     """A random square view of an image and its boxes.
 
     Args:
-        augmentation: an `Augmentation`.
+        augmentation: a `DetectionAugmentation`.
         example: `(image, boxes, labels)`: `(h, w, 3)` uint8; `(n, 4)` float32
             x1, y1, x2, y2 in pixels; `(n,)` int32.
         size: side of the square, an integer or an int32 tensor.
@@ -210,7 +110,7 @@ def augmented(augmentation, example, size, seed, partners=None):
 
     if augmentation.mosaic:
         pixels, boxes, labels = tf.cond(
-            _chance(augmentation.mosaic, kind), mosaic, single
+            chance(augmentation.mosaic, kind), mosaic, single
         )
     else:
         pixels, boxes, labels = single()
@@ -226,7 +126,7 @@ def _tile(augmentation, example, window, fit, seed):
     view = fitted(size, window, fit)
     view = jittered(view, size, window, augmentation.jitter, move)
     pixels = view.pixels(
-        image, window, lambda pixels: _coloured(augmentation, pixels, colour)
+        image, window, lambda pixels: coloured(augmentation, pixels, colour)
     )
     boxes, kept = _visible(view.boxes(boxes), window)
     return (
@@ -265,38 +165,15 @@ def _mosaic(augmentation, examples, size, seed):
     return tf.concat(rows, 0), tf.concat(boxes, 0), tf.concat(labels, 0)
 
 
-def _coloured(augmentation, pixels, seed):
-    turn, saturation, exposure = tf.unstack(tf.random.split(seed, 3))
-    if augmentation.hue:
-        most = augmentation.hue
-        turn = tf.random.stateless_uniform([], turn, -most, most)
-        pixels = tf.image.adjust_hue(pixels, turn)
-    if augmentation.saturation > 1:
-        factor = _factor(augmentation.saturation, saturation)
-        pixels = tf.image.adjust_saturation(pixels, factor)
-    if augmentation.exposure > 1:
-        # The factor of V, the largest of red, green and blue, is theirs.
-        factor = _factor(augmentation.exposure, exposure)
-        pixels = tf.minimum(pixels * factor, 1.0)
-    return pixels
-
-
-def _factor(most, seed):
-    """From [1, most], or its inverse, equally often."""
-    draws = tf.random.stateless_uniform([2], seed)
-    factor = 1 + draws[0] * (most - 1)
-    return tf.where(draws[1] < 0.5, factor, 1 / factor)
-
-
 def _turned(augmentation, pixels, boxes, size, seed):
     side = tf.cast(size, "float32")
     flip, vertical, quarters = tf.unstack(tf.random.split(seed, 3))
     view = pixels, boxes
     if augmentation.flip:
-        flipped = _chance(augmentation.flip, flip)
+        flipped = chance(augmentation.flip, flip)
         view = _maybe(flipped, _mirrored, *view, side)
     if augmentation.vertical_flip:
-        flipped = _chance(augmentation.vertical_flip, vertical)
+        flipped = chance(augmentation.vertical_flip, vertical)
         view = _maybe(flipped, _upside_down, *view, side)
     if augmentation.rotate90:
         # Clockwise: 1 is transposed and mirrored, 2 mirrored and upside
@@ -331,7 +208,3 @@ def _upside_down(pixels, boxes, side):
 def _transposed(pixels, boxes, side):
     boxes = tf.gather(boxes, [1, 0, 3, 2], axis=-1)
     return tf.transpose(pixels, (1, 0, 2)), boxes
-
-
-def _chance(probability, seed):
-    return tf.random.stateless_uniform([], seed) < probability

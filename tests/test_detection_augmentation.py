@@ -7,14 +7,13 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from keras_csp.data import Augmentation
-from keras_csp.data.augmentation import (
+from keras_csp.data import DetectionAugmentation
+from keras_csp.data.detection_augmentation import (
     _visible,
     augmented,
-    fitted,
     jittered,
-    letterbox,
 )
+from keras_csp.data.views import fitted, letterbox
 
 BLUE = (0, 0, 255)
 # Each as far from blue as from its mixtures with it.
@@ -51,7 +50,7 @@ def found(mask):
     ids=["wide", "tall", "small"],
 )
 def test_boxes_follow_the_pixels(example):
-    augmentation = Augmentation(vertical_flip=0.5, rotate90=True)
+    augmentation = DetectionAugmentation(vertical_flip=0.5, rotate90=True)
     corners = []
     for seed in range(40):
         pixels, boxes, labels = view_of(augmentation, example, seed)
@@ -79,7 +78,7 @@ def test_a_mosaics_boxes_follow_the_pixels(size):
         )
         for label, (height, width) in enumerate(shapes)
     ]
-    augmentation = Augmentation(
+    augmentation = DetectionAugmentation(
         mosaic=1.0,
         hue=0,
         saturation=1,
@@ -117,7 +116,7 @@ def test_a_mosaic_meets_in_the_middle_part():
         (image, tf.constant(boxes, tf.float32), tf.zeros(0, tf.int32))
         for image, boxes, _labels in examples
     ]
-    augmentation = Augmentation(
+    augmentation = DetectionAugmentation(
         mosaic=1, jitter=0, flip=0, hue=0, saturation=1, exposure=1
     )
     centres = []
@@ -139,7 +138,7 @@ def test_flips_and_turns_are_numpys():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (40, 60, 3), "uint8")
     example = image, np.float32([[5, 10, 20, 36]]), np.int32([0])
-    plain, box, _ = view_of(Augmentation.none(), example, size=64)
+    plain, box, _ = view_of(DetectionAugmentation.none(), example, size=64)
     (x1, y1, x2, y2) = box[0]
     quiet = {"jitter": 0, "hue": 0, "saturation": 1, "exposure": 1}
     for options, turned, expected in (
@@ -151,7 +150,7 @@ def test_flips_and_turns_are_numpys():
         ),
     ):
         pixels, boxes, _ = view_of(
-            Augmentation(**quiet, **options), example, size=64
+            DetectionAugmentation(**quiet, **options), example, size=64
         )
         np.testing.assert_array_equal(pixels, turned)
         np.testing.assert_allclose(boxes[0], expected, atol=1e-4)
@@ -165,7 +164,10 @@ def test_flips_and_turns_are_numpys():
     counts = dict.fromkeys(turns, 0)
     for seed in range(60):
         pixels, boxes, _ = view_of(
-            Augmentation(**quiet, flip=0, rotate90=True), example, seed, 64
+            DetectionAugmentation(**quiet, flip=0, rotate90=True),
+            example,
+            seed,
+            64,
         )
         (turn,) = (k for k in turns if (np.rot90(plain, k) == pixels).all())
         np.testing.assert_allclose(boxes[0], turns[turn], atol=1e-4)
@@ -179,9 +181,12 @@ def test_flips_and_mosaics_are_as_frequent_as_asked():
     seeds = tf.data.Dataset.range(400)
     counts = {}
     for name, augmentation in (
-        ("flip", Augmentation(flip=0.25, **quiet)),
-        ("vertical", Augmentation(flip=0, vertical_flip=0.25, **quiet)),
-        ("mosaic", Augmentation(flip=0, mosaic=0.25, **quiet)),
+        ("flip", DetectionAugmentation(flip=0.25, **quiet)),
+        (
+            "vertical",
+            DetectionAugmentation(flip=0, vertical_flip=0.25, **quiet),
+        ),
+        ("mosaic", DetectionAugmentation(flip=0, mosaic=0.25, **quiet)),
     ):
         views = seeds.map(
             lambda seed, augmentation=augmentation: augmented(
@@ -302,7 +307,9 @@ def test_colours_are_those_of_hsv():
     colour = (90, 130, 100)
     image = np.full((40, 60, 3), colour, "uint8")
     example = image, np.zeros((0, 4), "float32"), np.zeros(0, "int32")
-    augmentation = Augmentation(jitter=0, hue=0.1, saturation=1.6, exposure=1.4)
+    augmentation = DetectionAugmentation(
+        jitter=0, hue=0.1, saturation=1.6, exposure=1.4
+    )
     before = colorsys.rgb_to_hsv(*np.divide(colour, 255))
     views = tf.data.Dataset.range(200).map(
         lambda seed: augmented(augmentation, example, 32, [0, seed])[0]
@@ -329,7 +336,9 @@ def test_none_changes_nothing():
     example = drawn(60, 100, (30, 10, 80, 40))
     expected, view = letterbox(example[0], 96)
     for seed in range(5):
-        pixels, boxes, _labels = view_of(Augmentation.none(), example, seed)
+        pixels, boxes, _labels = view_of(
+            DetectionAugmentation.none(), example, seed
+        )
         np.testing.assert_array_equal(pixels, expected)
         np.testing.assert_array_equal(boxes, view.boxes(example[1]))
 
@@ -337,10 +346,11 @@ def test_none_changes_nothing():
 def test_a_seed_is_a_view():
     example = drawn(60, 100, (30, 10, 80, 40))
     for one, two in zip(
-        view_of(Augmentation(), example, 4), view_of(Augmentation(), example, 4)
+        view_of(DetectionAugmentation(), example, 4),
+        view_of(DetectionAugmentation(), example, 4),
     ):
         np.testing.assert_array_equal(one, two)
-    one, two = (view_of(Augmentation(), example, i)[1] for i in (4, 5))
+    one, two = (view_of(DetectionAugmentation(), example, i)[1] for i in (4, 5))
     assert not np.array_equal(one, two)
 
 
@@ -362,4 +372,4 @@ def test_a_seed_is_a_view():
 def test_bad_arguments_are_quoted(arguments):
     ((name, value),) = arguments.items()
     with pytest.raises(ValueError, match=f"Received: {name}={value!r}"):
-        Augmentation(**arguments)
+        DetectionAugmentation(**arguments)

@@ -1,0 +1,61 @@
+"""What both augmentations draw; the same seed draws the same."""
+
+import tensorflow as tf
+
+
+def chance(probability, seed):
+    """True with this probability, a scalar."""
+    return tf.random.stateless_uniform([], seed) < probability
+
+
+def factor(most, seed):
+    """Uniform between 1 and `most`, or the inverse, equally often.
+
+    Source: Darknet, src/utils.c, rand_scale.
+    """
+    draws = tf.random.stateless_uniform([2], seed)
+    drawn = 1 + draws[0] * (most - 1)
+    return tf.where(draws[1] < 0.5, drawn, 1 / drawn)
+
+
+def coloured(augmentation, pixels, seed):
+    """The pixels with another hue, saturation and exposure.
+
+    Source: Darknet, src/image.c, random_distort_image.
+
+    Args:
+        augmentation: has `hue`, `saturation` and `exposure`.
+        pixels: `(h, w, 3)` or, exposure alone, `(h, w, 1)` in [0, 1].
+        seed: int64 `(2,)`.
+    """
+    turn, saturation, exposure = tf.unstack(tf.random.split(seed, 3))
+    grey = pixels.shape[-1] == 1
+    if augmentation.hue and not grey:
+        most = augmentation.hue
+        turn = tf.random.stateless_uniform([], turn, -most, most)
+        pixels = tf.image.adjust_hue(pixels, turn)
+    if augmentation.saturation != 1 and not grey:
+        # V, the largest of red, green and blue, stays; S is the distance
+        # from it. As in Darknet, S may grow above 1 and is cut at the end.
+        value = tf.reduce_max(pixels, axis=-1, keepdims=True)
+        drawn = factor(augmentation.saturation, saturation)
+        pixels = value - (value - pixels) * drawn
+    if augmentation.exposure != 1:
+        # The factor of V is that of red, green and blue.
+        pixels *= factor(augmentation.exposure, exposure)
+    return tf.clip_by_value(pixels, 0.0, 1.0)
+
+
+def check_range(augmentation, name, least, most, kinds=(int, float)):
+    """ValueError unless the field is a number, of `kinds`, in the range."""
+    value = getattr(augmentation, name)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, kinds)
+        or not least <= value <= most
+    ):
+        whole = "an integer " if kinds is int else ""
+        raise ValueError(
+            f"`{name}` must be {whole}from {least} to {most}. Received: "
+            f"{name}={value!r}"
+        )
