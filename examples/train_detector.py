@@ -20,21 +20,18 @@ larger --epochs it goes on to that. Other arguments need another --output.
 """
 
 import argparse
-import json
 import os
 import pathlib
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 
-from keras_csp import detection, recipes
+from keras_csp import detection, recipes, runs
 from keras_csp.callbacks import TrainingState
-from keras_csp.data import Augmentation, load_detection
+from keras_csp.data import DetectionAugmentation, load_detection
 from keras_csp.detection.drawing import draw_comparison, draw_precision_recall
-from keras_csp.writing import replacing
 
 # What may differ where a run goes on.
 FREE = ("epochs", "output", "verbose")
@@ -59,27 +56,6 @@ def load_all(options):
     if options.limit:
         data["train"] = data["train"].first(options.limit)
     return data
-
-
-def remember(options, recipe):
-    """Writes run.json; refuses to go on with a run of other arguments."""
-    run = {k: v for k, v in vars(options).items() if k not in FREE}
-    run = json.loads(json.dumps({**run, "recipe": vars(recipe)}))
-    path = options.output / "run.json"
-    old = json.loads(path.read_text("utf-8")) if path.is_file() else run
-    for key, value in run.items():
-        if old.get(key) != value:
-            raise ValueError(
-                f"{options.output} has a run with {key}={old.get(key)!r}; go "
-                f"on with that, or choose another --output. Received: {value!r}"
-            )
-    options.output.mkdir(parents=True, exist_ok=True)
-    write(path, run)
-
-
-def write(path, content):
-    with replacing(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 def build(options, recipe, train):
@@ -114,7 +90,7 @@ def fit(detector, data, options, recipe):
     epoch = state.restore(detector)
     if epoch:
         print(f"going on after epoch {epoch} of {options.epochs}")
-    augmentation = Augmentation(
+    augmentation = DetectionAugmentation(
         mosaic=options.mosaic,
         rotate90=options.no_up,
         vertical_flip=0.5 if options.no_up else 0.0,
@@ -144,7 +120,7 @@ def report(detector, data, options, title):
     dataset = data.evaluation(8, options.size)
     results = detector.evaluate(dataset, precision=precision, verbose=0)
     table = results["per_class"] = precision.per_class()
-    write(options.output / f"{title}.json", results)
+    runs.write_json(options.output / f"{title}.json", results)
     rows = {"all": results, **dict(list(table.items())[:20])}
     shown = [f"{n} {r['AP']:.3f} {r['AP50']:.3f}" for n, r in rows.items()]
     print(f"{title}, AP and AP50: {', '.join(shown)}")
@@ -163,26 +139,21 @@ def report(detector, data, options, title):
 
 def main():
     options = parse()
+    output, shape = options.output, (options.size, options.size, 3)
     keras.utils.set_random_seed(options.seed)
-    try:
+    with runs.mistakes_in_one_line("train_detector"):
         check(options)
         recipe = recipes.get_recipe(options.recipe)
         data = load_all(options)
         detector = build(options, recipe, data["train"])
-        remember(options, recipe)
-        shape = (options.size, options.size, 3)
+        runs.remember(output, vars(options), recipe, FREE)
         print(keras_csp.count(detector, input_shape=shape).summary())
         fit(detector, data, options, recipe)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"train_detector: {error}")
-    except KeyboardInterrupt:
-        sys.exit("train_detector: stopped; the same command goes on")
-    with replacing(options.output / "detector.keras") as part:
-        detector.save(part)
-    classes = {"names": data["train"].class_names, "size": options.size}
-    write(options.output / "classes.json", classes)
-    for title in list(data)[1:]:
-        report(detector, data[title], options, title)
+        runs.save_model(output / "detector.keras", detector)
+        classes = {"names": data["train"].class_names, "size": options.size}
+        runs.write_json(output / "classes.json", classes)
+        for title in list(data)[1:]:
+            report(detector, data[title], options, title)
 
 
 def check(options):
@@ -216,7 +187,8 @@ def parse():
     add("--attention", choices=("sam",), help="spatial attention; default none")
     add("--spp", action="store_true", help="spatial pyramid pooling")
     add("--weights", help="imagenet, for the backbone; or a .weights.h5 file")
-    add("--recipe", default="small-detection", choices=sorted(recipes.RECIPES),
+    add("--recipe", default="small-detection",
+        choices=[name for name in recipes.RECIPES if "detection" in name],
         help="optimizer, rate and batch; default small-detection")
     add("--box-loss", default="ciou", choices=detection.BOX_LOSSES)
     add("--anchor-threshold", type=float, default=0.4,

@@ -1,14 +1,24 @@
 """Callbacks of the examples: a training that survives being killed."""
 
 import csv
+import importlib.util
 import io
 import json
+import math
 import pathlib
 import warnings
 
 import keras
 
 from keras_csp.writing import replacing
+
+
+def tensorboard(folder):
+    """[`keras.callbacks.TensorBoard`], or [] and a line where it is missing."""
+    if importlib.util.find_spec("tensorboard") is None:
+        print("nothing is written for TensorBoard: pip install tensorboard")
+        return []
+    return [keras.callbacks.TensorBoard(folder, write_graph=False)]
 
 
 class TrainingState(keras.callbacks.Callback):
@@ -21,7 +31,8 @@ class TrainingState(keras.callbacks.Callback):
     Weights, optimizer and counters are written under a new name; then one
     rename of `state.json`, which names them, makes them the state. Whenever
     the process dies, the files that `state.json` names are whole.
-    (`keras.callbacks.BackupAndRestore` writes in place.)
+    (`keras.callbacks.BackupAndRestore` writes in place.) An epoch whose loss
+    is not finite is refused with a ValueError.
 
     Args:
         folder: made if it does not exist.
@@ -71,34 +82,40 @@ class TrainingState(keras.callbacks.Callback):
             ValueError: the model is not compiled, or the state belongs to
                 another one.
         """
-        if getattr(model, "optimizer", None) is None:
-            raise ValueError(
-                f"Call `compile` before `restore`. Received: {model.name!r}, "
-                "without an optimizer"
-            )
         path = self.folder / "state.json"
-        if not path.is_file():
-            return 0
-        state = json.loads(path.read_text(encoding="utf-8"))
-        model.optimizer.build(model.trainable_variables)
-        try:
-            with warnings.catch_warnings():
-                # Keras leaves another optimizer's variables as they are.
-                warnings.filterwarnings("error", "Skipping variable loading")
-                model.load_weights(self.folder / state["weights"])
-        except (ValueError, UserWarning) as error:
-            raise ValueError(
-                f"The training saved in {self.folder} is of another model "
-                f"than {model.name!r}; continue with the same arguments or "
-                f"choose another folder: {str(error)[:200]}"
-            ) from error
+        state = self._state
+        if path.is_file():
+            state = json.loads(path.read_text(encoding="utf-8"))
+        self._load(model, state["weights"])
         self._state.update(state)
-        self._write_log()
-        return self._state["epoch"]
+        if state["epoch"]:
+            self._write_log()
+        return state["epoch"]
+
+    def restore_best(self, model):
+        """Puts the best epoch into a compiled model, or else the last.
+
+        Where the optimizer has moving averages of the weights, they become
+        the model's: the validation was theirs (`keras.callbacks.
+        SwapEMAWeights`).
+
+        Raises:
+            ValueError: as `restore`, or nothing was saved.
+        """
+        best = self._state["best"] or self._state
+        if best["weights"] is None:
+            raise ValueError(f"No epoch has been saved in {self.folder}")
+        self._load(model, best["weights"])
+        model.optimizer.finalize_variable_values(model.trainable_variables)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.folder.mkdir(parents=True, exist_ok=True)
         number, logs = epoch + 1, logs or {}
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise ValueError(
+                f"The loss of epoch {number} is {logs['loss']}; the epochs "
+                "before it are kept. A smaller learning rate may help"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
         name = f"epoch{number:05d}.weights.h5"
         with replacing(self.folder / name) as part:
             self.model.save_weights(part, overwrite=True)
@@ -117,9 +134,33 @@ class TrainingState(keras.callbacks.Callback):
         self._write_log()
         self._remove_old()
 
+    def _load(self, model, name):
+        """Weights and optimizer of a file of this folder, if there is one."""
+        if getattr(model, "optimizer", None) is None:
+            raise ValueError(
+                f"Call `compile` before `restore`. Received: {model.name!r}, "
+                "without an optimizer"
+            )
+        if name is None:
+            return
+        model.optimizer.build(model.trainable_variables)
+        try:
+            with warnings.catch_warnings():
+                # Keras leaves another optimizer's variables as they are.
+                warnings.filterwarnings("error", "Skipping variable loading")
+                model.load_weights(self.folder / name)
+        except (ValueError, UserWarning) as error:
+            raise ValueError(
+                f"The training saved in {self.folder} is of another model "
+                f"than {model.name!r}; continue with the same arguments or "
+                f"choose another folder: {str(error)[:200]}"
+            ) from error
+
     def _better(self, row, name):
         best, value = self._state["best"], row.get(self.monitor)
-        if value is None or (best and not value > best["value"]):
+        if value is None or math.isnan(value):
+            return best
+        if best and value <= best["value"]:
             return best
         return {"epoch": row["epoch"], "value": value, "weights": name}
 
@@ -139,6 +180,8 @@ class TrainingState(keras.callbacks.Callback):
     def _remove_old(self):
         best = self._state["best"] or {}
         kept = {self._state["weights"], best.get("weights")}
-        for path in self.folder.glob("*.weights.h5"):
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
+        # Also what was being written when the process died.
+        for pattern in ("*.weights.h5", "part-*"):
+            for path in self.folder.glob(pattern):
+                if path.name not in kept:
+                    path.unlink(missing_ok=True)

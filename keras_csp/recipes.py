@@ -1,35 +1,46 @@
-"""Training recipes as data: the paper's, and one for small data sets."""
+"""Training recipes as data: the paper's, and some for small data sets."""
 
 import dataclasses
+import re
 
 import keras
 
 from keras_csp.layers.composite import check_choice, check_positive
 
-DECAYS = ("steps", "cosine")
+DECAYS = ("steps", "cosine", "polynomial")
+# What a phase trains: the classifier, the last stage too, or everything.
+PARTS = ("head", "last_stage", "all")
+_STAGE = re.compile(r"stage([0-9]+)")
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
 class BurnIn(keras.optimizers.schedules.LearningRateSchedule):
-    """lr(i) = (i / burn_in)^power schedule(i) for i < burn_in, Darknet's.
+    """lr(i) = (i / burn_in)^power schedule(0) for i < burn_in, Darknet's.
 
     Args:
         schedule: a `LearningRateSchedule`, or a number, that holds from
             `burn_in` on.
-        burn_in: steps. Default 1000.
+        burn_in: steps; 0 for none, so that the first one counts, too.
+            Default 1000.
         power: default 4.
+        accumulation: batches whose gradients are added up for one step, where
+            Keras counts batches. Default 1.
     Source: Darknet, src/network.c, get_current_rate.
     """
 
-    def __init__(self, schedule, burn_in=1000, power=4):
+    def __init__(self, schedule, burn_in=1000, power=4, accumulation=1):
         self.schedule = schedule
-        self.burn_in = check_positive("burn_in", burn_in)
+        self.burn_in = check_positive("burn_in", burn_in) if burn_in else 0
         self.power = power
+        self.accumulation = check_positive("accumulation", accumulation)
 
     def __call__(self, step):
+        step = step // self.accumulation
         rate = self.schedule
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            rate = rate(step)
+            rate = rate(keras.ops.where(step < self.burn_in, 0, step))
+        if not self.burn_in:
+            return rate
         share = keras.ops.cast(step, "float32") / self.burn_in
         return rate * keras.ops.minimum(share, 1.0) ** self.power
 
@@ -38,6 +49,7 @@ class BurnIn(keras.optimizers.schedules.LearningRateSchedule):
             "schedule": keras.saving.serialize_keras_object(self.schedule),
             "burn_in": self.burn_in,
             "power": self.power,
+            "accumulation": self.accumulation,
         }
 
     @classmethod
@@ -49,6 +61,50 @@ class BurnIn(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of a fine-tuning.
+
+    Attributes:
+        part: "head" trains what comes after the last stage, "last_stage" that
+            stage too, "all" everything.
+        share: of the epochs.
+        learning_rate: its largest, by that of the recipe.
+        batch_normalization: whether its scales and statistics are trained,
+            where the layers are. Default False: frozen as they were.
+    """
+
+    part: str
+    share: float
+    learning_rate: float
+    batch_normalization: bool = False
+
+    def apply(self, model):
+        """Sets what of a network of this package is trained.
+
+        Compile after it: Keras takes what is trainable from there.
+
+        Raises:
+            ValueError: an unknown `part`, a model without stages, or one
+                without anything to train there.
+        """
+        check_choice("part", self.part, PARTS)
+        start, end = _last_stage(model)
+        first = {"head": end, "last_stage": start, "all": 0}[self.part]
+        for number, outer in enumerate(model.layers):
+            # Each by itself: Keras on TensorFlow does not pass a value on to
+            # the layers within where the outer one has it already.
+            for layer in outer._flatten_layers():
+                norm = isinstance(layer, keras.layers.BatchNormalization)
+                frozen = norm and not self.batch_normalization
+                layer.trainable = number >= first and not frozen
+        if not model.trainable_variables:
+            raise ValueError(
+                f"{model.name!r} has nothing to train in the part "
+                f"{self.part!r}; is it without its classifier?"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """How a network is trained; `optimizer` makes it so.
 
@@ -57,13 +113,15 @@ class Recipe:
         learning_rate: the largest.
         momentum: of SGD.
         weight_decay: L2 penalty of the kernels, as Darknet's `decay`.
+        label_smoothing: share of a label spread over all classes.
         batch_size: images for one step.
         steps: of the whole training.
         burn_in, burn_in_power: as `BurnIn`.
         decay: "steps" multiplies by 0.1 at each of `drops`; "cosine" falls
-            to zero along a half cosine.
+            to zero along a half cosine; "polynomial" as (1 - i / steps)^4.
         drops: shares of the training.
         sizes: sides of the images, one drawn for each batch.
+        phases: tuple of `Phase`, one after another. Default none.
         clip_norm: the gradient's norm is cut to it. Default None: not cut.
         source: where it comes from.
     """
@@ -82,31 +140,80 @@ class Recipe:
     burn_in_power: float = 4
     drops: tuple = ()
     clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    phases: tuple = ()
 
-    def schedule(self, steps=None):
-        """The learning rate by step; `steps` scales the whole to another
-        length, the burn-in to no more than a tenth of it."""
-        steps = steps or self.steps
+    def batches(self, images):
+        """How many whole batches so many images are; ValueError for none."""
+        if images < self.batch_size:
+            raise ValueError(
+                f"There are fewer images, {images}, than a batch has. "
+                f"Received: batch_size={self.batch_size}"
+            )
+        return images // self.batch_size
+
+    def epochs(self, images):
+        """Rounds through so many images that its steps take, at least one."""
+        return max(1, round(self.steps / self.batches(images)))
+
+    def schedule(self, steps=None, accumulation=1):
+        """The learning rate by step.
+
+        Args:
+            steps: batches of the whole training, which is scaled to them, the
+                burn-in to no more than a tenth of it. Default: the recipe's.
+            accumulation: batches whose gradients are added up for one step.
+                Default 1.
+        """
+        steps = max(1, steps // accumulation) if steps else self.steps
+        schedules = keras.optimizers.schedules
         check_choice("decay", self.decay, DECAYS)
         if self.decay == "cosine":
-            after = keras.optimizers.schedules.CosineDecay(
-                self.learning_rate, steps
+            after = schedules.CosineDecay(self.learning_rate, steps)
+        elif self.decay == "polynomial":
+            after = schedules.PolynomialDecay(
+                self.learning_rate, steps, end_learning_rate=0.0, power=4
             )
         else:
             rates = [
                 self.learning_rate * 0.1**n for n in range(len(self.drops) + 1)
             ]
-            after = keras.optimizers.schedules.PiecewiseConstantDecay(
+            after = schedules.PiecewiseConstantDecay(
                 [round(share * steps) for share in self.drops], rates
             )
-        burn_in = max(1, min(self.burn_in, steps // 10))
-        return BurnIn(after, burn_in, self.burn_in_power)
+        burn_in = min(self.burn_in, steps // 10)
+        return BurnIn(after, burn_in, self.burn_in_power, accumulation)
 
-    def optimizer(self, steps=None):
-        """A Keras optimizer with the schedule over `steps`."""
+    def optimizer(self, steps=None, accumulation=1, ema=None, rate=1.0):
+        """A Keras optimizer with the schedule over `steps`.
+
+        Args:
+            steps, accumulation: as of `schedule`.
+            ema: momentum, by step, of a moving average of the weights, which
+                Keras puts in their place at the end of `fit`. Default None:
+                no average.
+            rate: the learning rate is multiplied by it. Default 1.
+
+        Raises:
+            ValueError: the rate is not positive, or what Keras refuses.
+        """
+        recipe = dataclasses.replace(
+            self, learning_rate=self.learning_rate * rate
+        )
+        if not 0 < recipe.learning_rate < float("inf"):
+            raise ValueError(
+                "The learning rate must be positive. Received: "
+                f"{recipe.learning_rate}"
+            )
         options = {
-            "learning_rate": self.schedule(steps),
+            "learning_rate": recipe.schedule(steps, accumulation),
             "global_clipnorm": self.clip_norm,
+            "use_ema": ema is not None,
+            # Keras averages after every batch, the steps' and the others.
+            "ema_momentum": 0.99 if ema is None else ema ** (1 / accumulation),
+            "gradient_accumulation_steps": (
+                None if accumulation == 1 else accumulation
+            ),
         }
         if self.optimizer_name == "sgd":
             # Keras subtracts lr * decay * w apart from the momentum; within
@@ -123,6 +230,35 @@ class Recipe:
         # Darknet decays kernels only.
         made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return made
+
+    def loss(self):
+        """Cross-entropy of one-hot labels, smoothed.
+
+        Raises:
+            ValueError: `label_smoothing` is out of range.
+        """
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                "`label_smoothing` must be from 0 to below 1. Received: "
+                f"label_smoothing={self.label_smoothing}"
+            )
+        return keras.losses.CategoricalCrossentropy(
+            label_smoothing=self.label_smoothing
+        )
+
+    def summary(self):
+        """One line, to print."""
+        rate = f"{self.optimizer_name} {self.learning_rate:g}"
+        phases = "".join(
+            f"; {p.part} for {p.share:.0%}, rate x{p.learning_rate:g}"
+            for p in self.phases
+        )
+        return (
+            f"recipe {self.name}: {rate}, {self.decay} decay, burn-in "
+            f"{self.burn_in} steps, weight decay {self.weight_decay:g}, batch "
+            f"{self.batch_size}, label smoothing {self.label_smoothing:g}"
+            f"{phases}"
+        )
 
 
 # Darknet's random=1: a side of 416 times 1/1.4 to 1.4, in steps of 32.
@@ -158,9 +294,92 @@ SMALL_DETECTION = Recipe(
     source="Ours, for some hundred images and no pretrained weights.",
 )
 
-RECIPES = {r.name: r for r in (PAPER_DETECTION, SMALL_DETECTION)}
+PAPER_CLASSIFICATION = Recipe(
+    name="paper-classification",
+    optimizer_name="sgd",
+    learning_rate=0.1,
+    weight_decay=0.0005,
+    batch_size=128,
+    steps=800_000,
+    burn_in=1000,
+    decay="polynomial",
+    sizes=(256,),
+    source="The CSPNet paper, section 4, and its authors' cfg files, which "
+    "have a tenth of the weight decay and of the steps that the text has.",
+)
+
+PAPER_CLASSIFICATION_DENSE = dataclasses.replace(
+    PAPER_CLASSIFICATION,
+    name="paper-classification-dense",
+    steps=1_600_000,
+    source="As paper-classification, for networks based on DenseNet and "
+    "PeleeNet.",
+)
+
+SMALL_CLASSIFICATION = Recipe(
+    name="small-classification",
+    optimizer_name="adamw",
+    learning_rate=0.002,
+    weight_decay=0.05,
+    batch_size=64,
+    steps=4_000,
+    burn_in=100,
+    burn_in_power=1,
+    decay="cosine",
+    sizes=(64,),
+    clip_norm=10.0,
+    label_smoothing=0.1,
+    source="Ours, for some thousand images.",
+)
+
+FINE_TUNING = dataclasses.replace(
+    SMALL_CLASSIFICATION,
+    name="fine-tuning",
+    phases=(
+        Phase("head", share=0.1, learning_rate=1.0),
+        Phase("last_stage", share=0.1, learning_rate=0.5),
+        Phase("all", share=0.8, learning_rate=0.5, batch_normalization=True),
+    ),
+    source="Ours: a pretrained network to a new set, from its end backwards.",
+)
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        PAPER_CLASSIFICATION,
+        PAPER_CLASSIFICATION_DENSE,
+        SMALL_CLASSIFICATION,
+        FINE_TUNING,
+        PAPER_DETECTION,
+        SMALL_DETECTION,
+    )
+}
 
 
-def get_recipe(name):
-    """The recipe called `name`; ValueError names those there are."""
-    return RECIPES[check_choice("recipe", name, tuple(RECIPES))]
+def get_recipe(name, **changes):
+    """The recipe called `name`; ValueError names those there are.
+
+    Args:
+        name: of `RECIPES`.
+        **changes: fields with other values; None leaves a field as it is.
+    """
+    recipe = RECIPES[check_choice("recipe", name, tuple(RECIPES))]
+    changes = {k: v for k, v in changes.items() if v is not None}
+    return dataclasses.replace(recipe, **changes)
+
+
+def _last_stage(model):
+    """Numbers of its first layer and of the first one after it."""
+    numbers = [
+        int(found[1]) if (found := _STAGE.match(layer.name)) else 0
+        for layer in model.layers
+    ]
+    last = max(numbers)
+    if not last:
+        raise ValueError(
+            "Phases are for the networks of keras_csp, whose layers are named "
+            f"by stage. Received: {model.name!r}, with layers "
+            f"{[layer.name for layer in model.layers][:5]}, ..."
+        )
+    start = numbers.index(last)
+    return start, len(numbers) - numbers[::-1].index(last)

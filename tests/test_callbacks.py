@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_csp import writing
+from keras_csp import callbacks, writing
 from keras_csp.callbacks import TrainingState
 
 X = np.random.default_rng(0).random((16, 4)).astype("float32")
@@ -32,7 +32,7 @@ def model(seed=0, units=3, optimizer=None):
     made = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(units), keras.layers.Dense(1)]
     )
-    rate = keras.optimizers.schedules.CosineDecay(0.05, 40)
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 40)
     made.compile(optimizer or keras.optimizers.SGD(rate, momentum=0.9), "mse")
     return made
 
@@ -233,3 +233,130 @@ def test_another_fit_in_the_same_folder_starts_anew(tmp_path):
     fit(model(), state, until=1)
     assert [row["epoch"] for row in state.history] == [1]
     assert TrainingState(tmp_path).restore(model()) == 1
+
+
+def test_a_value_that_is_no_number_is_not_the_best(tmp_path):
+    state = TrainingState(tmp_path, monitor="val_AP50")
+    values = [float("nan"), 0.2, float("nan"), 0.1]
+    fit(model(), state, until=1, before=[Values(values)])
+    assert state.best is None
+    fit(model(), state, until=4, since=1, before=[Values(values)])
+    assert state.best == {"epoch": 2, "value": 0.2}
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_training_that_is_lost_does_not_replace_the_one_before(
+    tmp_path, loss
+):
+    made, state = model(), TrainingState(tmp_path, log=tmp_path / "log.csv")
+    fit(made, state, until=2)
+    expected = everything(made)
+    lost = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(loss=loss)
+    )
+    with pytest.raises(ValueError, match="The loss of epoch 3 is"):
+        fit(made, state, until=4, since=2, before=[lost])
+    again = model(seed=1)
+    assert TrainingState(tmp_path).restore(again) == 2
+    for value, wanted in zip(everything(again), expected, strict=True):
+        np.testing.assert_array_equal(value, wanted)
+    assert [row["epoch"] for row in rows(tmp_path / "log.csv")] == ["1", "2"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    for name in ("part-12-epoch00001.weights.h5", "part-34-state.json"):
+        (tmp_path / name).write_bytes(b"half")
+    assert TrainingState(tmp_path).restore(model()) == 0
+    fit(model(), TrainingState(tmp_path), until=1)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["epoch00001.weights.h5", "state.json"]
+
+
+# Averaged weights ----------------------------------------------------------
+
+
+def averaged_model(seed=0):
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 40)
+    optimizer = keras.optimizers.SGD(rate, 0.9, use_ema=True, ema_momentum=0.7)
+    return model(seed, optimizer=optimizer)
+
+
+def fit_validated(made, state, until, since=0):
+    """Losses of the validation, which is of the averaged weights."""
+    return made.fit(
+        X, Y, batch_size=4, shuffle=False, verbose=0, epochs=until,
+        initial_epoch=since, validation_data=(X, Y),
+        callbacks=[keras.callbacks.SwapEMAWeights(), state],
+    ).history["val_loss"]  # fmt: skip
+
+
+def test_averages_go_on_where_they_were(tmp_path):
+    whole = averaged_model()
+    losses = fit_validated(whole, TrainingState(tmp_path / "whole"), 4)
+    parts = fit_validated(averaged_model(), TrainingState(tmp_path / "a"), 2)
+    again, state = averaged_model(seed=5), TrainingState(tmp_path / "a")
+    parts += fit_validated(again, state, 4, since=state.restore(again))
+    np.testing.assert_allclose(parts, losses, rtol=0, atol=1e-6)
+    for value, wanted in zip(everything(again), everything(whole)):
+        np.testing.assert_allclose(value, wanted, rtol=0, atol=1e-6)
+
+
+def test_the_best_epoch_is_the_one_that_was_validated(tmp_path):
+    """With averages: theirs, not the weights that they were made of."""
+    made = averaged_model()
+    state = TrainingState(tmp_path, monitor="val_loss")  # the first is best
+    losses = fit_validated(made, state, until=3)
+    assert losses[0] == max(losses) == state.best["value"]
+    best = averaged_model(seed=7)
+    state.restore_best(best)
+    found = best.evaluate(X, Y, batch_size=4, verbose=0)
+    assert found == pytest.approx(losses[0], rel=1e-5)
+    plain = averaged_model(seed=7)
+    plain.load_weights(state.best_path)
+    other = plain.evaluate(X, Y, batch_size=4, verbose=0)
+    assert abs(other - losses[0]) > 1e-3
+
+
+def test_without_a_best_epoch_it_is_the_last(tmp_path):
+    made, state = model(), TrainingState(tmp_path)
+    with pytest.raises(ValueError, match="No epoch has been saved in"):
+        state.restore_best(made)
+    fit(made, state, until=2)
+    again = model(seed=1)
+    state.restore_best(again)
+    for value, wanted in zip(again.get_weights(), made.get_weights()):
+        np.testing.assert_array_equal(value, wanted)
+
+
+def test_the_scale_of_a_float16_loss_is_restored(tmp_path):
+    """Keras wraps the optimizer in another one there."""
+    keras.config.set_dtype_policy("mixed_float16")
+    first = averaged_model()
+    assert isinstance(first.optimizer, keras.optimizers.LossScaleOptimizer)
+    fit(first, TrainingState(tmp_path), until=2)
+    first.optimizer.dynamic_scale.assign(256)
+    fit(first, TrainingState(tmp_path), until=3, since=2)
+    again = averaged_model(seed=1)
+    assert TrainingState(tmp_path).restore(again) == 3
+    assert float(again.optimizer.dynamic_scale) == 256
+    assert len(again.optimizer.variables) == len(first.optimizer.variables)
+    for value, wanted in zip(
+        again.optimizer.variables, first.optimizer.variables
+    ):
+        np.testing.assert_array_equal(value.numpy(), wanted.numpy())
+
+
+# TensorBoard ----------------------------------------------------------------
+
+
+def test_tensorboard_is_not_needed(tmp_path, monkeypatch, capsys):
+    find = "keras_csp.callbacks.importlib.util.find_spec"
+    monkeypatch.setattr(find, lambda name: None)
+    assert callbacks.tensorboard(tmp_path) == []
+    said = capsys.readouterr().out
+    assert "pip install tensorboard" in said and said.count("\n") == 1
+    monkeypatch.setattr(find, lambda name: object())
+    (callback,) = callbacks.tensorboard(tmp_path)
+    assert isinstance(callback, keras.callbacks.TensorBoard)
+    assert callback.log_dir == str(tmp_path)
+    assert capsys.readouterr().out == ""

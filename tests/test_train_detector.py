@@ -18,7 +18,7 @@ from PIL import Image
 
 import keras_csp
 from keras_csp import detection
-from keras_csp.data import Augmentation, load_detection
+from keras_csp.data import DetectionAugmentation, load_detection
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 TINY = ("--size", "96", "--batch", "4", "--limit", "8", "--neck", "prn")
@@ -411,7 +411,7 @@ def test_ten_photographs_are_learned_by_heart(shared_data, seed):
         detection.YoloLoss("ciou", anchor_threshold=0.4),
     )
     batches = data.training(
-        5, (size,), Augmentation.none(), seed=seed, repeat=True
+        5, (size,), DetectionAugmentation.none(), seed=seed, repeat=True
     )
     detector.fit(batches, steps_per_epoch=steps, verbose=0)
     results = detector.evaluate(data.evaluation(5, size), verbose=0)
