@@ -1,0 +1,486 @@
+"""Several hosts: their shares, and the example as two JAX processes."""
+
+import csv
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_csp.data import (
+    ClassificationAugmentation,
+    ClassificationData,
+    load_classification,
+)
+from keras_csp.hosts import Hosts
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "train_multihost.py"
+ARGUMENTS = ("--model", "SmallCSPPelee", "--batch", 256, "--verbose", 2)
+needs_jax = pytest.mark.skipif(
+    not importlib.util.find_spec("jax"), reason="jax is not installed"
+)
+
+# The example, where a name of tests/support.py is a network too.
+EXAMPLE = """
+import functools, importlib.util, json, sys
+import numpy as np
+script, tests, kept = sys.argv[1:4]
+sys.path.insert(0, tests)
+sys.argv = [script, *sys.argv[4:]]
+spec = importlib.util.spec_from_file_location("example", script)
+example = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(example)
+from keras_csp.models.network import build_network
+from support import SMALL
+example.keras_csp.get_factory = lambda name: functools.partial(
+    build_network, SMALL[name]
+)
+made = {}
+
+def keep(name):
+    make = getattr(example, name)
+    def kept(*arguments):
+        return made.setdefault(name, make(*arguments))
+    setattr(example, name, kept)
+
+keep("build"), keep("Hosts")
+"""
+
+# One host of two: trains, then says what the checks say.
+HOST = """
+example.main()
+model, hosts = made["build"], made["Hosts"]
+np.savez(kept + ".npz", *model.get_weights())
+
+def message(work):
+    try:
+        return work()
+    except ValueError as error:
+        return str(error)
+
+def fail_on_1():
+    return None if hosts.first else int("x")
+
+host = hosts.index
+answers = {
+    "work": message(lambda: hosts.together(lambda: host + 5)),
+    "failure": message(lambda: hosts.together(fail_on_1)),
+    "agreement": message(lambda: hosts.agree({"seed": 1, "size": [2, 3]})),
+    "difference": message(lambda: hosts.agree({"seed": 1, "size": [2, host]})),
+    "shared": message(lambda: hosts.check_shared(kept[:-1] + "all")),
+    "own": message(lambda: hosts.check_shared(kept)),
+}
+json.dump(answers, open(kept + ".json", "w"))
+"""
+
+# One process, without any distribution: the batches of both hosts as one.
+REFERENCE = """
+import keras
+import tensorflow as tf
+from keras_csp import recipes
+from keras_csp.data import ClassificationAugmentation, load_classification
+keras.utils.set_random_seed(0)
+train, test = load_classification("digits")
+recipe = recipes.get_recipe("small-classification", batch_size=256)
+model = example.keras_csp.get_factory("SmallCSPPelee")(
+    input_shape=(32, 32, 1), classes=10
+)
+steps = 2 * (1437 // 256)
+model.compile(recipe.optimizer(steps), recipe.loss(), metrics=["accuracy"])
+view = ClassificationAugmentation.for_size(32, flip=0.0)
+halves = [
+    train.shard(2, host).training(128, 32, view, host, drop_remainder=True)
+    for host in range(2)
+]
+batches = tf.data.Dataset.zip(*halves).map(
+    lambda a, b: (tf.concat([a[0], b[0]], 0), tf.concat([a[1], b[1]], 0))
+)
+history = model.fit(
+    batches, validation_data=test.evaluation(100, 32), epochs=2, verbose=0
+).history
+np.savez(kept + ".npz", *model.get_weights())
+json.dump(history, open(kept + ".json", "w"))
+"""
+
+
+def start(code, kept, *arguments):
+    paths = SCRIPT, SCRIPT.parents[1] / "tests", kept
+    return subprocess.Popen(
+        [sys.executable, "-c", EXAMPLE + code, *map(str, (*paths, *arguments))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "PYTHONUNBUFFERED": "1",
+        },
+    )
+
+
+def start_hosts(code, folder, *arguments):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    common = "--hosts", 2, "--coordinator", address, "--output", folder / "run"
+    return [
+        start(code, folder / f"host{i}", "--host", i, *common, *arguments)
+        for i in range(2)
+    ]
+
+
+def end(processes, timeout=900):
+    """Their outputs; none of them lives on."""
+    try:
+        return [p.communicate(timeout=timeout)[0] for p in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def finished(processes):
+    outputs = end(processes)
+    for process, output in zip(processes, outputs):
+        assert process.returncode == 0, output[-3000:]
+    return outputs
+
+
+def log(folder):
+    with open(folder / "run" / "log.csv", encoding="utf-8") as file:
+        return [
+            {k: float(v) for k, v in r.items()} for r in csv.DictReader(file)
+        ]
+
+
+def arrays(path):
+    with np.load(f"{path}.npz") as file:
+        return [file[name] for name in file.files]
+
+
+def answers(path):
+    return json.loads(pathlib.Path(f"{path}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folder of a run of two hosts, and of one process with both's batches."""
+    folder = tmp_path_factory.mktemp("hosts")
+    hosts = start_hosts(HOST, folder, *ARGUMENTS, "--epochs", 2)
+    return folder, finished([*hosts, start(REFERENCE, folder / "one")])
+
+
+@needs_jax
+def test_two_hosts_train_as_one(trained):
+    """Sums are taken in another order: losses may differ by 1e-5 of them."""
+    folder, _outputs = trained
+    history = answers(folder / "one")
+    rows = log(folder)
+    assert [row.pop("epoch") for row in rows] == [1, 2]
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        values = [row[name] for row in rows]
+        np.testing.assert_allclose(values, history[name], rtol=1e-5)
+
+
+@needs_jax
+def test_two_hosts_have_one_networks_weights(trained):
+    """Statistics of batch normalization included: they are of whole batches."""
+    folder, _outputs = trained
+    first, second = arrays(folder / "host0"), arrays(folder / "host1")
+    expected = arrays(folder / "one")
+    assert len(first) == len(expected) > 40
+    for mine, other, wanted in zip(first, second, expected):
+        np.testing.assert_array_equal(mine, other)
+        np.testing.assert_allclose(mine, wanted, rtol=0, atol=1e-4)
+
+
+@needs_jax
+def test_the_saved_network_is_as_good_as_the_log_says(trained):
+    """On the backend of this process."""
+    folder, _outputs = trained
+    model = keras.saving.load_model(folder / "run" / "model.keras")
+    _train, test = load_classification("digits")
+    loss, accuracy = model.evaluate(test.evaluation(360, 32), verbose=0)
+    row = log(folder)[-1]
+    assert row["val_loss"] == pytest.approx(loss, rel=1e-4)
+    assert row["val_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+
+
+@needs_jax
+def test_host_0_alone_writes(trained):
+    folder, outputs = trained
+    run = folder / "run"
+    names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    assert names == {
+        "run.json",
+        "log.csv",
+        "model.keras",
+        "state/state.json",
+        "state/epoch00002.weights.h5",
+    }
+    assert "val_accuracy" in outputs[0]
+    assert "val_accuracy" not in outputs[1]
+
+
+@needs_jax
+def test_hosts_check_each_other(trained):
+    folder, _outputs = trained
+    first, second = answers(folder / "host0"), answers(folder / "host1")
+    assert (first["work"], second["work"]) == (5, 6)
+    assert first["failure"] == "host 1 failed, see there"
+    assert second["failure"].startswith("invalid literal for int()")
+    assert first["agreement"] is second["agreement"] is None
+    for host, found in enumerate((first, second)):
+        message = "host 1 has another `size` than host 0. Received: size=[2, "
+        assert found["difference"] == f"{message}{host}] on host {host}"
+    assert first["shared"] is second["shared"] is None
+    assert (folder / "hostall").is_dir()
+    assert first["own"] == "host 1 failed, see there"
+    assert "must be one that every host sees" in second["own"]
+    assert not list(folder.rglob("part-*"))
+
+
+def numbered(count):
+    """Images whose label is their number, and whose grey is ten times it."""
+    greys = np.arange(count, dtype="uint8")[:, None, None, None] * 10
+    images = np.broadcast_to(greys, (count, 8, 8, 1))
+    dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(count)))
+    return ClassificationData.from_dataset(dataset, map(str, range(count)))
+
+
+def host(index, count=2):
+    return Hosts(count, index, "address:1")
+
+
+def test_training_shares():
+    """23 images in batches of 4: host 0 could make one batch more."""
+    seen = []
+    for index in range(2):
+        share = host(index).training(numbered(23), 4, 8)
+        for _epoch in range(2):
+            batches = [labels.numpy() for _images, labels in share]
+            assert [batch.shape for batch in batches] == 5 * [(2, 23)]
+            labels = np.concatenate(batches).argmax(-1)
+            assert (labels % 2 == index).all()
+            assert len(set(labels)) == 10
+            seen.append(tuple(labels))
+    assert len(set(seen)) == 4
+
+
+def test_hosts_vary_images_in_their_own_ways():
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), "uint8")
+    dataset = tf.data.Dataset.from_tensors((image, 0)).repeat(8)
+    data = ClassificationData.from_dataset(dataset, ["a"])
+    view = ClassificationAugmentation.for_size(16)
+    batches = [
+        next(iter(host(index).training(data, 8, 16, view, seed)))[0].numpy()
+        for index, seed in ((0, 0), (1, 0), (0, 0), (0, 1), (1, 1))
+    ]
+    np.testing.assert_array_equal(batches[0], batches[2])
+    distinct = {image.tobytes() for batch in batches for image in batch}
+    assert len(distinct) == 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "batch"), [(2, 7, 4), (1, 7, 4), (2, 9, 4), (3, 4, 6)]
+)
+def test_evaluation_shares(count, size, batch):
+    """Each image once, and means are those of one host."""
+    labels, weights, greys = [], [], []
+    for index in range(count):
+        share = list(host(index, count).evaluation(numbered(size), batch, 8))
+        assert len(share) == -(-size // batch)
+        for images, targets, weight in share:
+            assert images.shape == (batch // count, 8, 8, 1)
+            labels += list(targets.numpy())
+            greys += list(images.numpy().mean((1, 2, 3)))
+            weights += list(weight.numpy())
+    weights, labels = np.array(weights), np.array(labels)
+    real = weights > 0
+    assert sorted(labels[real].argmax(-1)) == list(range(size))
+    assert not labels[~real].any()
+    assert len(set(weights[real])) == 1
+    expected = 10 * np.arange(size).mean() / 255
+    assert np.mean(weights * greys) == pytest.approx(expected, abs=1e-6)
+
+
+def test_evaluation_with_an_unreadable_image():
+    """Its host makes no batch less than the others."""
+    good = tf.io.encode_png(np.zeros((8, 8, 3), "uint8")).numpy()
+    images = [good, good, b"\x89PNG broken", good]
+    dataset = tf.data.Dataset.from_tensor_slices((images, [0, 1, 0, 1]))
+    data = ClassificationData.from_dataset(dataset, ["a", "b"])
+    for index, readable in ((0, 1), (1, 2)):
+        share = list(host(index).evaluation(data, 2, 8))
+        assert len(share) == 2
+        weights = np.concatenate([weight.numpy() for *_, weight in share])
+        assert weights.tolist() == readable * [1] + (2 - readable) * [0]
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """The example in this process, whose backend need not be JAX."""
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    for name in ("NUM_PROCESSES", "PROCESS_ID", "JOB_ADDRESSES"):
+        monkeypatch.delenv(f"KERAS_DISTRIBUTION_{name}", raising=False)
+    return load_example
+
+
+def load_example():
+    spec = importlib.util.spec_from_file_location("train_multihost", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def mistake(example, monkeypatch, tmp_path, arguments):
+    """What `main` ends with."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x", *arguments.split()])
+    with pytest.raises(SystemExit) as caught:
+        example().main()
+    assert not list(tmp_path.iterdir())
+    text = str(caught.value)
+    assert text.startswith("train_multihost: ")
+    assert "\n" not in text
+    return text
+
+
+@needs_jax
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--host 1", "Received: host 1 of 1"),
+        ("--hosts 2 --host 2 --coordinator a:1", "Received: host 2 of 2"),
+        ("--hosts 2 --host -1 --coordinator a:1", "Received: host -1 of 2"),
+        ("--hosts 2", "2 hosts need a coordinator, the ADDRESS:PORT of host 0"),
+        ("--hosts 2 --coordinator a", "Received: 'a'"),
+        ("--hosts 2 --coordinator a:b", "Received: 'a:b'"),
+        ("--hosts 2 --coordinator :1", "Received: ':1'"),
+        ("--hosts 2 --coordinator a:65536", "Received: 'a:65536'"),
+        (
+            "--hosts 2 --coordinator a:1 --batch 63",
+            "The batch must be a multiple of the 2 hosts. Received: 63",
+        ),
+        ("--seed -1", "Seed must be between 0"),
+    ],
+)
+def test_mistakes_are_one_line(
+    example, monkeypatch, tmp_path, arguments, message
+):
+    assert message in mistake(example, monkeypatch, tmp_path, arguments)
+
+
+@needs_jax
+def test_kerass_own_variables(example, monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "3")
+    monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", "5")
+    monkeypatch.setenv("KERAS_DISTRIBUTION_JOB_ADDRESSES", "a:1,b:1,c:1")
+    text = mistake(example, monkeypatch, tmp_path, "")
+    assert "Received: host 5 of 3" in text
+    text = mistake(example, monkeypatch, tmp_path, "--host 2 --batch 16")
+    assert "multiple of the 3 hosts" in text
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="the backend is JAX"
+)
+@needs_jax
+def test_another_backend_is_refused(example, monkeypatch, tmp_path):
+    text = mistake(example, monkeypatch, tmp_path, "--seed 0")
+    assert "set KERAS_BACKEND to jax. Received: 'tensorflow'" in text
+
+
+def test_jax_is_missing(example, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="train_multihost: JAX is missing"):
+        example()
+
+
+@needs_jax
+def test_a_taken_port(example, monkeypatch, tmp_path):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        text = mistake(
+            example,
+            monkeypatch,
+            tmp_path,
+            f"--hosts 2 --coordinator 127.0.0.1:{port}",
+        )
+    assert (
+        f"Host 0 cannot listen at the port of the coordinator, {port}" in text
+    )
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lost", "by"),
+    [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGTERM)],
+)
+def test_a_lost_host(tmp_path, lost, by):
+    """The other ends, and both go on after the last whole epoch."""
+    arguments = (*ARGUMENTS, "--epochs", 400)
+    state = tmp_path / "run" / "state" / "state.json"
+    hosts = start_hosts("example.main()", tmp_path, *arguments)
+    try:
+        limit = time.monotonic() + 600
+        while not state.is_file():
+            assert time.monotonic() < limit
+            assert all(process.poll() is None for process in hosts)
+            time.sleep(0.02)
+        hosts[lost].send_signal(by)
+        output, _ = hosts[1 - lost].communicate(timeout=150)
+        assert hosts[lost].wait(timeout=20) == -by
+    finally:
+        end(hosts)
+    assert hosts[1 - lost].returncode not in (0, None)
+    # JAX ends a host that is without host 0 itself, if it is the quicker one.
+    said = "train_multihost: a host was lost" in output
+    assert said or (lost == 0 and "another task died" in output)
+    assert not said or "Traceback" not in output
+    done = json.loads(state.read_text())["epoch"]
+    assert 1 <= done < 400
+    assert [row["epoch"] for row in log(tmp_path)] == list(range(1, done + 1))
+
+    arguments = (*ARGUMENTS, "--epochs", done + 2)
+    outputs = finished(start_hosts("example.main()", tmp_path, *arguments))
+    assert f"going on after epoch {done} of {done + 2}" in outputs[0]
+    epochs = [row["epoch"] for row in log(tmp_path)]
+    assert epochs == list(range(1, done + 3))
+    steps = int(
+        keras.saving.load_model(
+            tmp_path / "run/model.keras"
+        ).optimizer.iterations
+    )
+    assert steps == 5 * (done + 2)
+
+
+@needs_jax
+@pytest.mark.slow
+def test_one_host_as_a_user_starts_it(tmp_path):
+    answer = subprocess.run(
+        [sys.executable, SCRIPT, "--epochs", "3", "--verbose", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"},
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    folder = tmp_path / "runs" / "multihost"
+    folder.rename(tmp_path / "run")
+    rows = log(tmp_path)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[-1]["val_accuracy"] > 0.5
