@@ -18,6 +18,7 @@ import keras_csp
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 PRETRAINED = re.findall(r"```python pretrained\n(.*?)```", README, re.DOTALL)
+TRAINING = re.findall(r"```python training\n(.*?)```", README, re.DOTALL)
 BOXES = re.findall(r"```python boxes\n(.*?)```", README, re.DOTALL)
 
 
@@ -25,6 +26,16 @@ BOXES = re.findall(r"```python boxes\n(.*?)```", README, re.DOTALL)
 def test_python_blocks_run(code, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.slow
+def test_training_block_runs(tmp_path):
+    """Twice: the second finds both epochs done, and measures the same."""
+    (code,) = TRAINING
+    code = f"import os; os.chdir({str(tmp_path)!r})\n" + code
+    first, second = (run_python(code).splitlines()[-1] for _ in range(2))
+    assert first == second and "'accuracy': " in first
+    assert list((tmp_path / "runs" / "mine").glob("*.weights.h5"))
 
 
 @pytest.mark.slow
