@@ -114,6 +114,7 @@ def test_files_that_the_readme_names_exist():
         ("benchmark", "grouped_convolution"),
         ("loading", "loading"),
         ("necks", "necks"),
+        ("ablation", "ablation"),
     ],
 )
 def test_benchmark_tables_are_the_files(marker, name):
