@@ -76,8 +76,11 @@ def top_k(scores, count):
     return best
 
 
-def rotated_crop(image, angle, scale, size, right, down, aspect):
-    """rotate_crop_image: black outside."""
+def rotated_crop(image, angle, scale, size, right, down, aspect, centre=0.0):
+    """rotate_crop_image: black outside.
+
+    Darknet's grid is of pixels' corners; with `centre` 0.5 it is of centres.
+    """
     height, width, channels = image.shape
 
     def pixel(x, y):
@@ -88,10 +91,11 @@ def rotated_crop(image, angle, scale, size, right, down, aspect):
     cut = np.zeros((size, size, channels))
     for row in range(size):
         for column in range(size):
-            across = (column - size / 2 + right) / scale * aspect
-            along = (row - size / 2 + down) / scale
-            x = math.cos(angle) * across - math.sin(angle) * along + width / 2
-            y = math.sin(angle) * across + math.cos(angle) * along + height / 2
+            across = (column + centre - size / 2 + right) / scale * aspect
+            along = (row + centre - size / 2 + down) / scale
+            x = math.cos(angle) * across - math.sin(angle) * along
+            y = math.sin(angle) * across + math.cos(angle) * along
+            x, y = x + width / 2 - centre, y + height / 2 - centre
             left, top = math.floor(x), math.floor(y)
             dx, dy = x - left, y - top
             cut[row, column] = (

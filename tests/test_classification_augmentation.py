@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_csp.data import ClassificationAugmentation
+from keras_csp.data import ClassificationAugmentation, centre_crop
 from keras_csp.data import classification_augmentation as module
 
 PLAIN = ClassificationAugmentation(
@@ -50,7 +50,7 @@ def test_rotated_crop_is_darknets(rng, shape):
             image, 16, scale, aspect, angle, tf.constant([down, right])
         )
         expected = darknet_images.rotated_crop(
-            image / 255, angle, scale, 16, right, down, aspect
+            image / 255, angle, scale, 16, right, down, aspect, centre=0.5
         )
         assert found.dtype == "float32"
         np.testing.assert_allclose(found, expected, atol=2e-4)
@@ -120,6 +120,23 @@ def test_a_view_is_the_image_when_all_is_off(rng):
     image = rng.integers(0, 256, (16, 16, 3), "uint8")
     found = views(PLAIN, image, 16, 2)
     np.testing.assert_allclose(found, [image / 255] * 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((8, 8), 32), ((48, 48), 16)])
+def test_training_sees_what_the_evaluation_sees(shape, size):
+    """Where nothing varies, at the same place: a grid half a pixel off would
+    have the centre of gravity elsewhere."""
+    image = np.zeros((*shape, 1), "uint8")
+    top, left = shape[0] // 2 - shape[0] // 8, shape[1] // 2 - shape[0] // 8
+    image[top : top + shape[0] // 4, left : left + shape[0] // 4] = 255
+    options = {**vars(PLAIN), "min_crop": size, "max_crop": size}
+    view = views(ClassificationAugmentation(**options), image, size, 1)[0]
+    middles = []
+    for pixels in (view, np.asarray(centre_crop(image, size))):
+        weights = pixels[..., 0] / pixels.sum()
+        middles.append(np.argwhere(weights >= 0).T @ weights.ravel())
+    np.testing.assert_allclose(*middles, atol=0.2)
+    np.testing.assert_allclose(middles[0], (size - 1) / 2, atol=0.2)
 
 
 @pytest.mark.parametrize("channels", [3, 1])

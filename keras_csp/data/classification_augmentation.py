@@ -166,7 +166,9 @@ def drawn_crop(augmentation, image_size, size, seed):
 def rotated_crop(image, size, scale, aspect, angle, shift):
     """A square cut from an image, turned about its centre.
 
-    Source: Darknet, src/image.c, rotate_crop_image.
+    Source: Darknet, src/image.c, rotate_crop_image; but between the centres
+    of pixels, as `centre_crop` has them. Darknet's grid begins at their upper
+    left corners, which moves an enlarged image, by 1.5 pixels from 8 to 32.
 
     Args:
         image: `(h, w, channels)` uint8.
@@ -180,18 +182,19 @@ def rotated_crop(image, size, scale, aspect, angle, shift):
         float32 `(size, size, channels)` in [0, 1], black outside the image.
     """
     cosine, sine = tf.cos(angle), tf.sin(angle)
-    down, right = tf.unstack(shift - size / 2)
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], "float32"))
+    down, right = tf.unstack(shift - size / 2 + 0.5)
+    middle = tf.cast(tf.shape(image)[:2], "float32") / 2 - 0.5
+    height, width = tf.unstack(middle)
     across, along = aspect / scale, 1 / scale
     # Of a point (x, y) of the result, in the image: matrix and offset.
     transform = tf.stack(
         [
             cosine * across,
             -sine * along,
-            cosine * across * right - sine * along * down + width / 2,
+            cosine * across * right - sine * along * down + width,
             sine * across,
             cosine * along,
-            sine * across * right + cosine * along * down + height / 2,
+            sine * across * right + cosine * along * down + height,
             0.0,
             0.0,
         ]
