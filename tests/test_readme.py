@@ -115,6 +115,7 @@ def test_files_that_the_readme_names_exist():
         ("loading", "loading"),
         ("necks", "necks"),
         ("ablation", "ablation"),
+        ("pipeline", "pipeline"),
     ],
 )
 def test_benchmark_tables_are_the_files(marker, name):
