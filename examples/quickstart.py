@@ -24,7 +24,7 @@ import numpy as np
 
 from keras_csp.data import ClassificationAugmentation, load_classification
 from keras_csp.export import to_tflite
-from keras_csp.runs import positive
+from keras_csp.runs import mistakes_in_one_line, positive
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -114,7 +114,7 @@ def main():
     keras.utils.set_random_seed(options.seed)
     folder = pathlib.Path(options.output)
     size = options.size or (32 if options.data == "digits" else 64)
-    try:
+    with mistakes_in_one_line("quickstart", resumes=False):
         factory = keras_csp.get_factory(options.model)
         train, test = load_classification(
             options.data, seed=options.seed, broken="raise"
@@ -125,8 +125,6 @@ def main():
             classes=len(train.class_names),
         )
         folder.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:
-        sys.exit(f"quickstart: {error}")
     print(
         f"{options.model}: {train.size} training and {test.size} "
         f"test images of {len(train.class_names)} classes\n"

@@ -19,7 +19,6 @@ import tensorflow as tf
 
 from keras_csp import runs
 from keras_csp.callbacks import TrainingState
-from keras_csp.writing import replacing
 
 # How messages of JAX's runtime begin, whatever their Python type: no type of
 # its own says that a host was lost.
@@ -298,8 +297,8 @@ class Hosts:
     def save(self, model, path):
         """Host 0 saves the model, whole or not at all."""
         if self.first:
-            with alone(), replacing(path) as part:
-                model.save(part)
+            with alone():
+                runs.save_model(path, model)
 
     def _initialize(self):
         import jax

@@ -1,5 +1,7 @@
 """Weights that do not depend on the machine, and small networks."""
 
+import importlib.util
+import pathlib
 import subprocess
 import sys
 import zlib
@@ -61,6 +63,17 @@ def unit_weights(unit):
     }
     names = ("kernel", "gamma", "beta", "moving_mean", "moving_variance")
     return [by_name[name] for name in names]
+
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+
+
+def load_example(name):
+    """The module of examples/NAME.py, made anew."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run_python(code, *arguments, **environment):

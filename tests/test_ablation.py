@@ -1,10 +1,8 @@
 """The ablation: its networks, its table, and an example that fills it."""
 
 import csv
-import importlib.util
 import json
 import os
-import pathlib
 import re
 import signal
 import subprocess
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from support import SMALL
+from support import EXAMPLES, SMALL, load_example
 
 import keras_csp
 from keras_csp import ablation
@@ -29,7 +27,7 @@ from keras_csp.models.resnet import (
     RESNEXT_50,
 )
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "ablation.py"
+SCRIPT = EXAMPLES / "ablation.py"
 
 # As printed in Tables 1 and 3: name here, top-1, BFLOPs, and its base.
 PAPER = [
@@ -350,10 +348,7 @@ def test_the_time_that_is_left():
 
 @pytest.fixture
 def example():
-    spec = importlib.util.spec_from_file_location("ablation_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_example("ablation")
 
 
 def run(example, monkeypatch, *arguments):

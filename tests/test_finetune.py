@@ -1,10 +1,8 @@
 """The example that takes a trained network to other images."""
 
 import functools
-import importlib.util
 import json
 import os
-import pathlib
 import re
 import signal
 import subprocess
@@ -15,14 +13,14 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from support import randomize
+from support import EXAMPLES, load_example, randomize
 
 import keras_csp
 from keras_csp.data import load_classification
 from keras_csp.models.network import build_network
 from keras_csp.models.rows import Network, Stage, conv, csp, max_pool
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "finetune.py"
+SCRIPT = EXAMPLES / "finetune.py"
 # As CSPPeleeNet, it has a layer between the pooling and the classifier.
 NAME = "Small"
 FACTORY = functools.partial(
@@ -43,9 +41,7 @@ FACTORY = functools.partial(
 @pytest.fixture
 def example(monkeypatch):
     """The example, with a small network in the place of every other."""
-    spec = importlib.util.spec_from_file_location("finetune_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_example("finetune")
     get_factory = keras_csp.get_factory
     monkeypatch.setattr(
         keras_csp,

@@ -1,22 +1,18 @@
 """The main job, as a newcomer runs it."""
 
-import importlib.util
-import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
+from support import EXAMPLES, load_example
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "quickstart.py"
+SCRIPT = EXAMPLES / "quickstart.py"
 
 
 @pytest.fixture(scope="module")
 def quickstart():
-    spec = importlib.util.spec_from_file_location("quickstart", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_example("quickstart")
 
 
 def run(quickstart, monkeypatch, *arguments):

@@ -1,7 +1,6 @@
 """The examples that train a detector and use it, as processes."""
 
 import csv
-import importlib.util
 import json
 import os
 import pathlib
@@ -16,12 +15,12 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from support import EXAMPLES, load_example
 
 import keras_csp
 from keras_csp import detection
 from keras_csp.data import DetectionAugmentation, load_detection
 
-EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 TINY = ("--size", "96", "--batch", "4", "--limit", "8", "--neck", "prn")
 
 
@@ -211,13 +210,6 @@ def check_result(result, folder):
     picture = Image.open(folder / f"{stem}_detections.png")
     shape = result["width"] / result["height"]
     assert picture.width / picture.height == pytest.approx(shape, rel=0.01)
-
-
-def load_example(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(

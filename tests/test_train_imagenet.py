@@ -2,7 +2,6 @@
 
 import csv
 import functools
-import importlib.util
 import json
 import os
 import pathlib
@@ -16,13 +15,14 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from support import EXAMPLES, load_example
 
 import keras_csp
 from keras_csp.data import load_classification
 from keras_csp.models.network import build_network
 from keras_csp.models.rows import Network, Stage, conv, csp, residual
 
-EXAMPLE = pathlib.Path(__file__).parents[1] / "examples/train_imagenet.py"
+EXAMPLE = EXAMPLES / "train_imagenet.py"
 TINY = Network(
     name="Tiny",
     evidence="A network that is traced in a second.",
@@ -82,9 +82,7 @@ def assert_same_state(first, second):
 @pytest.fixture(scope="module")
 def main():
     """The example's `main` with arguments, its networks all the tiny one."""
-    spec = importlib.util.spec_from_file_location("train_imagenet", EXAMPLE)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+    example = load_example("train_imagenet")
 
     def run(*arguments):
         with pytest.MonkeyPatch.context() as patch:
@@ -231,9 +229,7 @@ def test_an_unreadable_image_is_named_and_counted(main, folder, capsys, caplog):
 def test_mistakes_are_one_line(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    spec = importlib.util.spec_from_file_location("train_imagenet", EXAMPLE)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+    example = load_example("train_imagenet")
     monkeypatch.setattr(sys, "argv", ["x", *arguments.split()])
     with pytest.raises(SystemExit) as caught:
         example.main()

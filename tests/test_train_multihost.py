@@ -1,6 +1,7 @@
 """Several hosts: their shares, and the example as two JAX processes."""
 
 import csv
+import functools
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import EXAMPLES, load_example
 
 from keras_csp.data import (
     ClassificationAugmentation,
@@ -23,7 +25,7 @@ from keras_csp.data import (
 )
 from keras_csp.hosts import Hosts
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "examples" / "train_multihost.py"
+SCRIPT = EXAMPLES / "train_multihost.py"
 ARGUMENTS = ("--model", "SmallCSPPelee", "--batch", 256, "--verbose", 2)
 needs_jax = pytest.mark.skipif(
     not importlib.util.find_spec("jax"), reason="jax is not installed"
@@ -333,14 +335,7 @@ def example(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     for name in ("NUM_PROCESSES", "PROCESS_ID", "JOB_ADDRESSES"):
         monkeypatch.delenv(f"KERAS_DISTRIBUTION_{name}", raising=False)
-    return load_example
-
-
-def load_example():
-    spec = importlib.util.spec_from_file_location("train_multihost", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return functools.partial(load_example, "train_multihost")
 
 
 def mistake(example, monkeypatch, tmp_path, arguments):

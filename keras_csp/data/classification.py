@@ -14,8 +14,9 @@ from keras_csp.data.classification_augmentation import (
     viewer,
 )
 from keras_csp.data.crops import SHIFT, centre_crop, ten_crops
+from keras_csp.data.draws import checked
 from keras_csp.data.folders import read_folder, splits_of
-from keras_csp.data.reading import Reader
+from keras_csp.data.reading import Reader, mapped
 
 # Of images; of a folder all are shuffled, by name.
 _SHUFFLE_BUFFER = 10_000
@@ -120,16 +121,10 @@ class ClassificationData:
         channels = 3 if image.dtype == tf.string else image.shape[-1]
         size = _checked_size(int(dataset.cardinality()), size)
         elements = dataset.take(size).enumerate()
-        return cls(
-            class_names=tuple(class_names),
-            size=size,
-            channels=channels,
-            _elements=elements.map(
-                lambda number, pair: (tf.strings.as_string(number), *pair)
-            ),
-            _reader=Reader(channels=channels, upright=True),
-            _buffer=min(size, _SHUFFLE_BUFFER),
+        elements = elements.map(
+            lambda number, pair: (tf.strings.as_string(number), *pair)
         )
+        return _of_elements(elements, size, class_names, channels)
 
     @property
     def skipped(self):
@@ -212,7 +207,7 @@ class ClassificationData:
                     f"{self.size} images do not fill a batch. Received: "
                     f"batch_size={batch_size}, drop_remainder=True"
                 )
-        augmentation = _checked_augmentation(augmentation)
+        augmentation = checked(augmentation, ClassificationAugmentation)
         view = viewer(augmentation, size)
         examples = self._decoded(
             self._elements.shuffle(
@@ -227,7 +222,7 @@ class ClassificationData:
             image, label = example
             return self._pair(view(image, tf.stack([seed, draw])), label, size)
 
-        dataset = _mapped(tf.data.Dataset.zip(examples, draws), prepared)
+        dataset = mapped(tf.data.Dataset.zip(examples, draws), prepared)
         dataset = dataset.batch(batch_size, drop_remainder)
         dataset = mixed(augmentation, dataset, seed)
         dataset = dataset.apply(
@@ -248,17 +243,13 @@ class ClassificationData:
             As `training`, without augmentation. Unreadable images are left
             out.
         """
-        _check_positive("batch_size", batch_size)
-        _check_positive("size", size)
         if not 0 < crop <= 1:
             raise ValueError(
                 f"`crop` must be above 0 and at most 1. Received: crop={crop!r}"
             )
-
-        def prepared(image, label):
-            return self._pair(centre_crop(image, size, crop), label, size)
-
-        return _prefetched(_mapped(self.examples(), prepared), batch_size)
+        return self._views(
+            lambda image: centre_crop(image, size, crop), batch_size, size
+        )
 
     def ten_crop(self, batch_size, size, shift=SHIFT):
         """Batches in the set's order: the paper's ten crops of each image.
@@ -272,14 +263,10 @@ class ClassificationData:
             `tf.data.Dataset` of float32 `(batch, 10, size, size, channels)`
             in [0, 1], and float32 `(batch, classes)`.
         """
-        _check_positive("batch_size", batch_size)
-        _check_positive("size", size)
         _check_positive("shift", shift)
-
-        def prepared(image, label):
-            return self._pair(ten_crops(image, size, shift), label, size)
-
-        return _prefetched(_mapped(self.examples(), prepared), batch_size)
+        return self._views(
+            lambda image: ten_crops(image, size, shift), batch_size, size
+        )
 
     def check(self):
         """Decodes every image; ValueError names the first unreadable one."""
@@ -312,9 +299,20 @@ class ClassificationData:
                 content = self._reader.read(name, None, content)
             return content, label
 
-        return _mapped(elements, decoded).filter(
+        return mapped(elements, decoded).filter(
             lambda image, _label: tf.size(image) > 0
         )
+
+    def _views(self, view, batch_size, size):
+        """Batches of what `view` makes of each image, in the set's order."""
+        _check_positive("batch_size", batch_size)
+        _check_positive("size", size)
+
+        def prepared(image, label):
+            return self._pair(view(image), label, size)
+
+        dataset = mapped(self.examples(), prepared).batch(batch_size)
+        return dataset.prefetch(tf.data.AUTOTUNE)
 
     def _pair(self, pixels, label, size):
         shape = (*pixels.shape[:-3], size, size, self.channels)
@@ -398,15 +396,20 @@ def _of_files(path, names, files, labels):
 def _tfds(name, held_out, data_dir):
     names, channels, splits = tfds.read_labels(name, held_out, data_dir)
     return tuple(
-        ClassificationData(
-            class_names=names,
-            size=size,
-            channels=channels,
-            _elements=elements,
-            _reader=Reader(channels=channels, upright=True),
-            _buffer=min(size, _SHUFFLE_BUFFER),
-        )
+        _of_elements(elements, size, names, channels)
         for elements, size in splits
+    )
+
+
+def _of_elements(elements, size, names, channels):
+    """Of (name, image, label), the image as pixels or encoded."""
+    return ClassificationData(
+        class_names=tuple(names),
+        size=size,
+        channels=channels,
+        _elements=elements,
+        _reader=Reader(channels=channels, upright=True),
+        _buffer=min(size, _SHUFFLE_BUFFER),
     )
 
 
@@ -446,27 +449,6 @@ def _checked_size(known, size):
             f"Received: size={size}"
         )
     return size
-
-
-def _mapped(dataset, function):
-    return dataset.map(
-        function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-
-
-def _prefetched(dataset, batch_size):
-    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-
-
-def _checked_augmentation(augmentation):
-    if augmentation is None:
-        return ClassificationAugmentation()
-    if not isinstance(augmentation, ClassificationAugmentation):
-        raise ValueError(
-            "`augmentation` must be a `ClassificationAugmentation`. Received: "
-            f"augmentation={augmentation!r}"
-        )
-    return augmentation
 
 
 def _check_seed(seed):

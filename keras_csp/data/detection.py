@@ -12,7 +12,8 @@ from keras_csp.data.detection_augmentation import (
     DetectionAugmentation,
     augmented,
 )
-from keras_csp.data.reading import Reader, Table
+from keras_csp.data.draws import checked
+from keras_csp.data.reading import Reader, Table, mapped
 from keras_csp.data.views import letterbox
 
 _LOGGER = logging.getLogger("keras_csp")
@@ -160,7 +161,7 @@ class DetectionData:
         """
         sizes = _check_sizes("sizes", sizes)
         _check_positive("batch_size", batch_size)
-        augmentation = _check_augmentation(augmentation)
+        augmentation = checked(augmentation, DetectionAugmentation)
         if limit is not None:
             data = self.first(limit)
             return data.training(batch_size, sizes, augmentation, seed, repeat)
@@ -193,7 +194,7 @@ class DetectionData:
             return pixels, {"boxes": boxes, "labels": labels}
 
         return _batched(
-            _mapped(tf.data.Dataset.zip(parts), prepared), batch_size
+            mapped(tf.data.Dataset.zip(parts), prepared), batch_size
         )
 
     def evaluation(self, batch_size, size=416):
@@ -228,7 +229,7 @@ class DetectionData:
                 ),
             }
 
-        return _batched(_mapped(self.examples(), prepared), batch_size)
+        return _batched(mapped(self.examples(), prepared), batch_size)
 
     def _items(self):
         """Pairs of a record's number and its encoded image, if any."""
@@ -330,13 +331,7 @@ def _is_usable(example):
 
 
 def _decoded(items, decode):
-    return _mapped(items, decode).filter(_is_usable)
-
-
-def _mapped(dataset, function):
-    return dataset.map(
-        function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+    return mapped(items, decode).filter(_is_usable)
 
 
 def _batched(dataset, batch_size):
@@ -381,17 +376,6 @@ def _check_sizes(name, sizes):
             f"`{name}` must be multiples of {_STRIDE}. Received: {name}={sizes}"
         )
     return sizes
-
-
-def _check_augmentation(augmentation):
-    if augmentation is None:
-        return DetectionAugmentation()
-    if not isinstance(augmentation, DetectionAugmentation):
-        raise ValueError(
-            "`augmentation` must be a `DetectionAugmentation`. Received: "
-            f"augmentation={augmentation!r}"
-        )
-    return augmentation
 
 
 def _check_positive(name, value):

@@ -46,6 +46,18 @@ def coloured(augmentation, pixels, seed):
     return tf.clip_by_value(pixels, 0.0, 1.0)
 
 
+def checked(augmentation, kind):
+    """The augmentation, `kind`'s default for None; ValueError for others."""
+    if augmentation is None:
+        return kind()
+    if not isinstance(augmentation, kind):
+        raise ValueError(
+            f"`augmentation` must be a `{kind.__name__}`. Received: "
+            f"augmentation={augmentation!r}"
+        )
+    return augmentation
+
+
 def check_range(augmentation, name, least, most, kinds=(int, float)):
     """ValueError unless the field is a number, of `kinds`, in the range."""
     value = getattr(augmentation, name)

@@ -8,12 +8,13 @@ from keras_csp.data.reading import printable
 _LOGGER = logging.getLogger("keras_csp")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 _FORMATS = "JPEG, PNG, BMP, GIF or WebP"
-_TEST_FOLDERS = ("test", "val", "validation")
+# What a split of test images is called, the first that there is.
+TEST_SPLITS = ("test", "val", "validation")
 
 
 def splits_of(path):
     """The folders of the two splits, or the folder itself and None."""
-    test = (path / name for name in _TEST_FOLDERS if (path / name).is_dir())
+    test = (path / name for name in TEST_SPLITS if (path / name).is_dir())
     test = next(test, None)
     if (path / "train").is_dir() and test:
         return path / "train", test

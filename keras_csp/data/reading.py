@@ -194,6 +194,13 @@ def turned(image, orientation):
     return changed(among(3, 4, 7, 8), lambda x: tf.reverse(x, [0]), image)
 
 
+def mapped(dataset, function):
+    """`dataset.map`, in parallel and in the set's order."""
+    return dataset.map(
+        function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
 def error_summary(error):
     """TensorFlow's message without the names of its operations."""
     message = re.sub(r"{{.*?}} ?|\[Op:.*", "", error.message)

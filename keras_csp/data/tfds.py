@@ -4,9 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_csp.data import annotations
+from keras_csp.data.folders import TEST_SPLITS
 from keras_csp.data.reading import error_summary
-
-_TEST_SPLITS = ("test", "val", "validation")
 
 
 def builder_of(name, data_dir=None):
@@ -90,7 +89,7 @@ def _both_splits(name, builder, held_out):
         raise ValueError(
             f"The TFDS set {name!r} has no split 'train', only {list(splits)}"
         )
-    for test in _TEST_SPLITS:
+    for test in TEST_SPLITS:
         if test in splits and _has_labels(builder, test):
             return "train", test
     size = splits["train"].num_examples
