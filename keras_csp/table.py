@@ -1,11 +1,10 @@
 """Every network, counted beside published: `python -m keras_csp table`."""
 
 import dataclasses
-
-import keras
+import functools
 
 from keras_csp import text
-from keras_csp.counting import count
+from keras_csp.counting import build_and_count
 from keras_csp.models.network import get_factory
 from keras_csp.published import Published, published_rows
 
@@ -74,11 +73,13 @@ def table_rows(progress=None):
 
 
 def _counted(row):
-    model = get_factory(row.factory)(
-        weights=None, input_shape=row.input_shape, **row.variant
+    build = functools.partial(
+        get_factory(row.factory),
+        weights=None,
+        input_shape=row.input_shape,
+        **row.variant,
     )
-    counted = count(model, row.convention)
-    keras.utils.clear_session()
+    counted = build_and_count(build, row.convention)
     return counted.params / 1e6, counted.bflops
 
 

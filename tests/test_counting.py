@@ -110,6 +110,24 @@ def test_open_sides_need_a_shape():
     assert large.bflops == pytest.approx(4 * small.bflops)
 
 
+def test_build_and_count_counts_the_same_without_values():
+    made = []
+
+    def build():
+        made.append(keras_csp.CSPPeleeNet(weights=None))
+        return made[-1]
+
+    counted = keras_csp.counting.build_and_count(build, "torch")
+    assert all(variable._value is None for variable in made[0].variables)
+    model = keras_csp.CSPPeleeNet(weights=None)
+    assert np.std(model.get_weights()[0]) > 0  # Keras makes values again
+    expected = keras_csp.count(model, "torch")
+    assert counted.params == expected.params
+    assert counted.bflops == expected.bflops
+    assert counted.cio == expected.cio
+    assert len(counted.layers) == len(expected.layers) > 100
+
+
 def test_counting_leaves_keras_as_it_was(two_layers):
     before = keras.layers.Layer.__call__
     keras_csp.count(two_layers)

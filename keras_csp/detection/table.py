@@ -2,12 +2,11 @@
 
 import csv
 import dataclasses
+import functools
 import pathlib
 
-import keras
-
 from keras_csp import text
-from keras_csp.counting import count
+from keras_csp.counting import build_and_count
 from keras_csp.detection.detector import Detector
 from keras_csp.detection.necks import get_neck
 
@@ -76,9 +75,9 @@ def published_detectors():
 def detector_rows():
     """Builds and counts every detector; yields a `DetectorRow` for each."""
     for row in published_detectors():
-        counted = count(Detector(**row.arguments))
+        build = functools.partial(Detector, **row.arguments)
+        counted = build_and_count(build)
         yield DetectorRow(row, counted.params / 1e6, counted.bflops)
-        keras.utils.clear_session()
 
 
 def render(rows, markdown=False):
