@@ -1,5 +1,6 @@
 """Shared fixtures. keras_csp comes before Keras: it switches oneDNN on."""
 
+import gc
 import os
 import pathlib
 
@@ -23,6 +24,9 @@ def _free_memory():
     """Once a module: collecting garbage takes longer than most tests."""
     yield
     keras.utils.clear_session()
+    # What is still alive stays: later collections need not look at it again.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
