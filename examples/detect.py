@@ -22,27 +22,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 import numpy as np
-from PIL import Image, ImageOps
 
+from keras_csp.data.photographs import find_photographs, read_photograph
 from keras_csp.data.views import letterbox
 from keras_csp.detection.drawing import draw_detections
 from keras_csp.detection.evaluation import original_boxes
 from keras_csp.writing import replacing
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-
-
-def photographs(paths):
-    """The files named, and those of the folders named."""
-    for path in paths:
-        if not path.exists():
-            raise ValueError(f"no such file or folder: {path}")
-        files = [path] if path.is_file() else sorted(path.iterdir())
-        files = [f for f in files if f == path or f.suffix.lower() in SUFFIXES]
-        if not files:
-            raise ValueError(f"no JPEG or PNG files in {path}")
-        yield from files
 
 
 def load(options):
@@ -63,12 +48,6 @@ def load(options):
         allowed = detector.input_shape[1] or "a multiple of 32"
         raise ValueError(f"--size must be {allowed}. Received: {size}")
     return detector, names, size
-
-
-def read(path):
-    """The upright photograph as uint8 `(height, width, 3)`."""
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def find(model, image, size):
@@ -99,9 +78,9 @@ def detect(files, model, names, size, folder):
     for number, file in enumerate(files, 1):
         bar.update(number)
         try:
-            image = read(file)
-        except UNREADABLE as error:
-            print(f"\ndetect: cannot read {file}: {error}", file=sys.stderr)
+            image = read_photograph(file)
+        except ValueError as error:
+            print(f"\ndetect: {error}", file=sys.stderr)
             continue
         found = find(model, image, size)
         height, width = image.shape[:2]
@@ -121,7 +100,7 @@ def detect(files, model, names, size, folder):
 def main():
     options = parse()
     try:
-        files = list(photographs(options.photographs))
+        files = find_photographs(options.photographs)
         detector, names, size = load(options)
         model = detector.inference_model(
             score_threshold=options.score, iou_threshold=options.iou

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import secrets
+import shutil
 
 
 @contextlib.contextmanager
@@ -27,14 +28,50 @@ def replacing(path):
         FileNotFoundError: the folder of `path` does not exist.
     """
     path = pathlib.Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"There is no folder {str(path.parent)!r} to write to. Received: "
-            f"{str(path)!r}"
-        )
-    part = path.with_name(f"part-{secrets.token_hex(4)}-{path.name}")
+    part = _beside(path, "part")
     try:
         yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path):
+    """`replacing` for a whole folder.
+
+    A folder cannot be renamed onto another in one step: the one that was
+    there is moved aside first, and back if the second step fails.
+
+    Yields:
+        A `pathlib.Path` of a new, empty folder beside `path`.
+
+    Raises:
+        FileNotFoundError: the folder that `path` is in does not exist.
+    """
+    path = pathlib.Path(path)
+    part, old = _beside(path, "part"), _beside(path, "old")
+    part.mkdir()
+    try:
+        yield part
+        if path.exists():
+            path.rename(old)
+        try:
+            part.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(path, what):
+    """A name that is not in use, in the same folder, with the same ending."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {str(path.parent)!r} to write to. Received: "
+            f"{str(path)!r}"
+        )
+    return path.with_name(f"{what}-{secrets.token_hex(4)}-{path.name}")

@@ -1,7 +1,14 @@
+import json
+
+import keras
+import numpy as np
 import pytest
+from PIL import Image
 
 import keras_csp
-from keras_csp.__main__ import main
+from keras_csp.commands import main
+from keras_csp.export import load
+from keras_csp.layers import ConvNormAct
 
 
 def test_list(capsys):
@@ -42,3 +49,129 @@ def test_help(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "table" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A trained model's file, its classes and some photographs."""
+    keras.utils.set_random_seed(0)
+    folder = tmp_path_factory.mktemp("cli")
+    inputs = keras.Input((16, 16, 3))
+    x = ConvNormAct(8, 3, strides=2)(inputs)
+    x = keras.layers.Flatten()(x)
+    outputs = keras.layers.Dense(3, activation="softmax")(x)
+    keras.Model(inputs, outputs, name="little").save(folder / "model.keras")
+    noted = {"names": ["red", "green", "blue"], "size": 16}
+    (folder / "classes.json").write_text(json.dumps(noted))
+    rng = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for index in range(12):
+        pixels = rng.integers(0, 256, (30, 30, 3), dtype="uint8")
+        Image.fromarray(pixels).save(folder / "photos" / f"{index:02}.png")
+    return folder
+
+
+@pytest.mark.parametrize("file", ["m.tflite", "m.onnx", "saved"])
+def test_export_and_predict(file, folder, capsys):
+    path = str(folder / file)
+    assert main(["export", str(folder / "model.keras"), path]) == 0
+    assert f"{path}: " in capsys.readouterr().out
+    assert load(path).metadata.labels == ("red", "green", "blue")
+    arguments = ["predict", path, str(folder / "photos"), "--top", "2"]
+    listed = folder / f"{file}.json"
+    assert main([*arguments, "--json", str(listed)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
+    model = keras.saving.load_model(folder / "model.keras")
+    for line, row in zip(lines, json.loads(listed.read_text())):
+        with Image.open(row["file"]) as photo:
+            small = photo.resize((16, 16), Image.Resampling.BILINEAR)
+        # Shrunk by Pillow, whose antialiased bilinear filter is the same.
+        scores = model.predict(np.array(small)[None] / 255, verbose=0)[0]
+        scores = dict(zip(("red", "green", "blue"), scores))
+        first, second = row["classes"]
+        assert first["score"] >= second["score"]
+        for found in (first, second):
+            assert found["score"] == pytest.approx(
+                scores[found["class"]], abs=5e-3
+            )
+        assert line.startswith(f"{row['file']}: {first['class']} 0.")
+
+
+def test_export_int8(folder, capsys):
+    arguments = [
+        *("export", str(folder / "model.keras"), str(folder / "i.tflite")),
+        *("--quantize", "int8", "--images", str(folder / "photos")),
+        *("--minimum-agreement", "0.5"),
+    ]
+    assert main(arguments) == 0
+    assert "TFLite int8" in capsys.readouterr().out
+
+
+def test_export_a_network_by_name(tmp_path, capsys):
+    arguments = ["export", "CSPPeleeNet", str(tmp_path / "m.tflite")]
+    assert main([*arguments, "--size", "64"]) == 0
+    metadata = load(tmp_path / "m.tflite").metadata
+    assert metadata.input_shape == (64, 64, 3)
+    assert metadata.network == "csppeleenet"
+
+
+def test_predict_boxes(tmp_path, folder, capsys):
+    x = inputs = keras.Input((64, 64, 3))
+    for filters in (4, 8, 8, 16, 24):
+        x = ConvNormAct(filters, 3, 2)(x)
+    keras_csp.Detector(
+        keras.Model(inputs, x), classes=3, input_shape=(64, 64, 3)
+    ).save(tmp_path / "d.keras")
+    (tmp_path / "d.keras").with_name("classes.json").write_text(
+        (folder / "classes.json").read_text()
+    )
+    path, pictures = str(tmp_path / "d.tflite"), tmp_path / "pictures"
+    photos = str(folder / "photos")
+    with pytest.warns(UserWarning, match="finds nothing"):
+        assert main(["export", str(tmp_path / "d.keras"), path]) == 0
+    capsys.readouterr()
+    assert main(["predict", path, photos, "--pictures", str(pictures)]) == 0
+    assert capsys.readouterr().out.count(": nothing") == 12
+    assert len(list(pictures.iterdir())) == 12
+
+
+def test_a_photograph_that_cannot_be_read_is_named(folder, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    good = str(folder / "photos" / "00.png")
+    path = str(folder / "model.keras")
+    assert main(["predict", path, str(tmp_path / "bad.png"), good]) == 1
+    said = capsys.readouterr()
+    assert "cannot read" in said.err and "bad.png" in said.err
+    assert said.out.startswith(good)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("export ResNet11 m.tflite", "'ResNet11'. Did you mean"),
+        ("export none.keras m.tflite", "no such model: none.keras"),
+        ("export model.keras m.pb", "must end in .tflite or .onnx"),
+        ("export model.keras m.onnx --quantize int8", "is of .tflite files"),
+        ("export model.keras m.tflite --quantize int8", "needs --images"),
+        ("export model.keras m.tflite --images none", "no such file or folder"),
+        ("export model.keras m.tflite --labels none", "no such file of labels"),
+        ("export model.keras m.tflite --labels model.keras", "utf-8"),
+        ("export model.keras m.tflite --weights imagenet", "has its own"),
+        ("export model.keras photos", "must be new or a SavedModel"),
+        ("predict m.tflit photos", "There is no file"),
+        ("predict photos photos", "Cannot read"),
+        ("predict model.keras photos --top 0", "--top must be 1"),
+        ("predict model.keras none", "no such file or folder: none"),
+    ],
+)
+def test_mistakes_of_deployment(
+    arguments, message, folder, capsys, monkeypatch
+):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    assert main(arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert sorted(folder.rglob("*")) == before

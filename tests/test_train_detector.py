@@ -253,23 +253,6 @@ def test_boxes_are_in_pixels_of_the_photograph(height, width, box):
     ]
 
 
-def test_detect_reads_every_kind_of_photograph(shared_data):
-    detect = load_example("detect")
-    photos = shared_data / "photos"
-    files = list(detect.photographs([photos]))
-    assert len(files) == 18
-    for file in files:
-        image = detect.read(file)
-        assert image.dtype == "uint8" and image.shape[2] == 3
-        assert image.std() > 5
-    for turned in ("landscape_3", "landscape_6", "portrait_5", "portrait_8"):
-        image = detect.read(photos / f"exif_{turned}.jpg").astype(int)
-        kind = turned.split("_")[0]
-        upright = detect.read(photos / f"exif_{kind}_1.jpg").astype(int)
-        assert image.shape == upright.shape
-        assert np.abs(image - upright).mean() < 12
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """A small detector of two classes, and what is none."""

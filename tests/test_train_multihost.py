@@ -182,6 +182,7 @@ def trained(tmp_path_factory):
     return folder, finished([*hosts, start(REFERENCE, folder / "one")])
 
 
+@pytest.mark.slow  # three processes that compile
 @needs_jax
 def test_two_hosts_train_as_one(trained):
     """Sums are taken in another order: losses may differ by 1e-5 of them."""
@@ -194,6 +195,7 @@ def test_two_hosts_train_as_one(trained):
         np.testing.assert_allclose(values, history[name], rtol=1e-5)
 
 
+@pytest.mark.slow  # three processes that compile
 @needs_jax
 def test_two_hosts_have_one_networks_weights(trained):
     """Statistics of batch normalization included: they are of whole batches.
@@ -213,6 +215,7 @@ def test_two_hosts_have_one_networks_weights(trained):
         assert apart.max() < 5e-4
 
 
+@pytest.mark.slow  # three processes that compile
 @needs_jax
 def test_the_saved_network_is_as_good_as_the_log_says(trained):
     """On the backend of this process."""
@@ -225,6 +228,7 @@ def test_the_saved_network_is_as_good_as_the_log_says(trained):
     assert row["val_accuracy"] == pytest.approx(accuracy, abs=1e-6)
 
 
+@pytest.mark.slow  # three processes that compile
 @needs_jax
 def test_host_0_alone_writes(trained):
     folder, outputs = trained
@@ -241,6 +245,7 @@ def test_host_0_alone_writes(trained):
     assert "val_accuracy" not in outputs[1]
 
 
+@pytest.mark.slow  # three processes that compile
 @needs_jax
 def test_hosts_check_each_other(trained):
     folder, _outputs = trained

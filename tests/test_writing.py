@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from keras_csp.writing import replacing
+from keras_csp.writing import replacing, replacing_folder
 
 
 def test_the_file_appears_at_the_end_with_its_ending(tmp_path):
@@ -57,3 +57,46 @@ def test_a_killed_process_leaves_what_was_there(tmp_path):
     answer = subprocess.run([sys.executable, "-c", code, path], check=False)
     assert answer.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
+
+
+def test_a_folder_takes_the_place_of_the_one_before(tmp_path):
+    path = tmp_path / "model"
+    for content in ("old", "new"):
+        with replacing_folder(path) as part:
+            assert part.parent == tmp_path and not list(part.iterdir())
+            (part / "inner").mkdir()
+            (part / "inner" / content).write_text(content)
+            assert not (path / "inner" / content).exists()
+    assert os.listdir(tmp_path) == ["model"]
+    assert os.listdir(path / "inner") == ["new"]
+
+
+def test_an_error_leaves_the_folder_that_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").touch()
+    with pytest.raises(KeyboardInterrupt), replacing_folder(path) as part:
+        (part / "half").touch()
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == ["model"]
+    assert os.listdir(path) == ["old"]
+    rename = type(path).rename
+
+    def fails(self, target):
+        if self.name.startswith("part-"):
+            raise OSError("no space")
+        return rename(self, target)
+
+    monkeypatch.setattr(type(path), "rename", fails)
+    with pytest.raises(OSError, match="no space"), replacing_folder(path):
+        pass
+    assert os.listdir(tmp_path) == ["model"]
+    assert os.listdir(path) == ["old"]
+
+
+def test_no_folder_for_the_folder(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match="no folder"),
+        replacing_folder(tmp_path / "none" / "model"),
+    ):
+        pass

@@ -37,6 +37,9 @@ class Detections(keras.layers.Layer):
     0, their class -1.
     """
 
+    # Boxes in 8 bits would lie on a grid of a 256th of the image.
+    quantizable = False
+
     def __init__(
         self,
         anchors,

@@ -1,7 +1,23 @@
-"""Files for other runtimes, each run and compared before it is written."""
+"""Files for other runtimes, each run and compared before it is in place."""
 
 from keras_csp.export.checking import ExportCheck
+from keras_csp.export.folding import fold_batchnorm
+from keras_csp.export.layer_errors import LayerError, layer_errors
+from keras_csp.export.metadata import Metadata, describe
 from keras_csp.export.onnx import to_onnx
+from keras_csp.export.runtimes import load
+from keras_csp.export.saved_model import to_saved_model
 from keras_csp.export.tflite import to_tflite
 
-__all__ = ["ExportCheck", "to_onnx", "to_tflite"]
+__all__ = [
+    "ExportCheck",
+    "LayerError",
+    "Metadata",
+    "describe",
+    "fold_batchnorm",
+    "layer_errors",
+    "load",
+    "to_onnx",
+    "to_saved_model",
+    "to_tflite",
+]

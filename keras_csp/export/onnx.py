@@ -1,16 +1,29 @@
 """ONNX files, checked with onnxruntime."""
 
-import numpy as np
+import pathlib
 
-from keras_csp.export.checking import (
-    as_outputs,
-    check_samples,
-    checked,
-)
+from keras_csp.export.checking import checked
+from keras_csp.export.inputs import prepare
+from keras_csp.export.runtimes import METADATA_KEY, ONNXRuntime
+from keras_csp.layers.composite import check_choice
+from keras_csp.writing import replacing
 
 
-def to_onnx(model, path, samples, opset=17):
+def to_onnx(
+    model,
+    path,
+    samples=None,
+    *,
+    opset=17,
+    dynamic_batch=True,
+    input_shape=None,
+    labels=None,
+    preprocessing=None,
+):
     """Writes `model` as an ONNX file after running the file on `samples`.
+
+    The file holds the network's name, its labels and its preprocessing, in
+    its `metadata_props` under "keras_csp".
 
     Args:
         model: a `keras.Model` on the TensorFlow backend with one input; of a
@@ -18,33 +31,49 @@ def to_onnx(model, path, samples, opset=17):
             non-maximum suppression.
         path: of the file; its folder is made if need be.
         samples: `(n, height, width, channels)` real inputs, as the model
-            takes them; the file has these sides and any batch.
-        opset: of ONNX. Default 17.
+            takes them, on which the file is compared with the model. Default:
+            parts of two photographs.
+        opset: of ONNX, 13 to 18. Default 17.
+        dynamic_batch: True (default): batches of any size. False: of 1.
+        input_shape: `(height, width, channels)` of the file; needed only for
+            a model of open sides without samples.
+        labels, preprocessing: to travel in the file, as of `to_tflite`.
 
     Returns:
         An `ExportCheck`.
 
     Raises:
         ImportError: tf2onnx or onnxruntime is not installed.
-        ValueError: another backend, samples that do not fit the model, or
-            outputs that differ by more than 1e-4 of the largest. No file is
-            left then.
+        ValueError: another backend, an argument out of range, samples that do
+            not fit the model, or outputs that differ by more than 1e-4 of the
+            largest. No file is left then, and one that was there before
+            stays.
     """
-    samples = check_samples(model, samples, "ONNX")
-    content = _convert(model, samples.shape[1:], opset)
-    return checked(model, "ONNX", path, content, samples, _run)
+    check_choice("opset", opset, range(13, 19))
+    check_choice("dynamic_batch", dynamic_batch, (True, False))
+    metadata, samples = prepare(
+        model, "ONNX", samples, input_shape, labels, preprocessing
+    )
+    batch = None if dynamic_batch else 1
+    content = _convert(model, (batch, *metadata.input_shape), opset, metadata)
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        part.write_bytes(content)
+        return checked(model, "ONNX", path, samples, part, run=_run)
 
 
-def _convert(model, shape, opset):
+def _convert(model, shape, opset, metadata):
     import tensorflow as tf
 
     try:
+        import onnx
         import tf2onnx
     except ImportError as error:
         raise ImportError(
             'ONNX files need tf2onnx: pip install "keras-csp[onnx]"'
         ) from error
-    signature = [tf.TensorSpec((None, *shape), "float32", name="images")]
+    signature = [tf.TensorSpec(shape, "float32", name="images")]
     function = tf.function(
         lambda images: model(images, training=False),
         input_signature=signature,
@@ -52,15 +81,9 @@ def _convert(model, shape, opset):
     proto, _ = tf2onnx.convert.from_function(
         function, input_signature=signature, opset=opset
     )
+    onnx.helper.set_model_props(proto, {METADATA_KEY: metadata.to_json()})
     return proto.SerializeToString()
 
 
-def _run(content, samples):
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        content, providers=["CPUExecutionProvider"]
-    )
-    values = session.run(None, {"images": samples})
-    names = [output.name for output in session.get_outputs()]
-    return as_outputs({k: np.asarray(v) for k, v in zip(names, values)})
+def _run(path, samples):
+    return ONNXRuntime(path)(samples)

@@ -1,0 +1,44 @@
+"""Photographs on disk, one by one: found, read upright, in three channels."""
+
+import pathlib
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from keras_csp.data.reading import printable
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+def find_photographs(paths):
+    """The files named, and the JPEG and PNG files of the folders named.
+
+    Raises:
+        ValueError: a path that does not exist, or a folder without any.
+    """
+    found = []
+    for path in map(pathlib.Path, paths):
+        if not path.exists():
+            raise ValueError(f"no such file or folder: {printable(path)}")
+        files = [path] if path.is_file() else sorted(path.rglob("*"))
+        files = [f for f in files if f == path or f.suffix.lower() in SUFFIXES]
+        if not files:
+            raise ValueError(f"no JPEG or PNG files in {printable(path)}")
+        found += files
+    return found
+
+
+def read_photograph(path):
+    """The upright photograph as uint8 `(height, width, 3)`.
+
+    Any colour mode, turned as its EXIF data says.
+
+    Raises:
+        ValueError: a file that is no image, or half of one.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except _UNREADABLE as error:
+        raise ValueError(f"cannot read {printable(path)}: {error}") from error

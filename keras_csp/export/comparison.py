@@ -1,0 +1,104 @@
+"""Outputs of a file beside the model's: values, classes, detections."""
+
+import warnings
+
+import keras
+import numpy as np
+
+_SAME_BOX = 0.5  # IoU, as COCO's AP50
+
+
+def compare(expected, answered, exact=True):
+    """(largest difference, agreement), as `ExportCheck` describes them.
+
+    Args:
+        expected, answered: one output, or a dict by name.
+        exact: whether the file computes with the model's precision; a
+            quantised one's detections are compared by their overlap.
+    """
+    if not (isinstance(expected, dict) and "boxes" in expected):
+        return _compare_values(expected, answered)
+    _warn_if_nothing(expected)
+    compare_tables = _nearest if exact else _overlapping
+    return compare_tables(
+        [_table(expected, i) for i in range(len(expected["count"]))],
+        [_table(answered, i) for i in range(len(expected["count"]))],
+    )
+
+
+def _compare_values(expected, answered):
+    pairs = list(
+        zip(
+            map(np.asarray, keras.tree.flatten(expected)),
+            map(np.asarray, keras.tree.flatten(answered)),
+        )
+    )
+    differences = [np.abs(a - b).max() / np.abs(a).max() for a, b in pairs]
+    same = [np.mean(a.argmax(-1) == b.argmax(-1)) for a, b in pairs]
+    return float(np.max(differences)), float(np.mean(same))
+
+
+def _warn_if_nothing(expected):
+    if not np.any(expected["count"]):
+        warnings.warn(
+            "The model finds nothing in any of the "
+            f"{len(expected['count'])} samples: of the file it is only known "
+            "that it finds nothing either. Samples with objects, or "
+            "`inference_model(score_threshold=...)` with a lower one, would "
+            "compare boxes",
+            stacklevel=5,
+        )
+
+
+def _nearest(expected, answered):
+    """Each detection against the most similar one, image by image; infinity
+    where one has no counterpart."""
+    largest = 0.0
+    for ours, theirs in zip(expected, answered):
+        if len(ours) != len(theirs):
+            largest = np.inf
+        elif len(ours):
+            scale = np.abs(ours).max(axis=0)
+            apart = np.abs(ours[:, None] - theirs[None]) / scale
+            nearest = apart.max(axis=-1).min(axis=1)
+            largest = np.maximum(largest, nearest.max())
+    same = [len(a) == len(b) for a, b in zip(expected, answered)]
+    return float(largest), float(np.mean(same))
+
+
+def _overlapping(expected, answered):
+    """Differences of score of the pairs found, and their share of all."""
+    pairs, differences = 0, [0.0]
+    for ours, theirs in zip(expected, answered):
+        found = _pairs(ours, theirs)
+        pairs += len(found)
+        differences += [abs(ours[i, 4] - theirs[j, 4]) for i, j in found]
+    every = sum(map(len, expected)) + sum(map(len, answered))
+    return float(max(differences)), 2 * pairs / every if every else 1.0
+
+
+def _pairs(ours, theirs):
+    """(i, j) of one class and an IoU of 0.5, the best first, each once."""
+    if not len(ours) or not len(theirs):
+        return []
+    iou = keras.utils.bounding_boxes.compute_iou(
+        ours[:, :4], theirs[:, :4], "xyxy"
+    )
+    overlap = keras.ops.convert_to_numpy(iou)
+    overlap = np.where(ours[:, None, 5] == theirs[None, :, 5], overlap, 0.0)
+    pairs = []
+    while overlap.max() >= _SAME_BOX:
+        i, j = np.unravel_index(overlap.argmax(), overlap.shape)
+        overlap[i], overlap[:, j] = 0.0, 0.0
+        pairs.append((i, j))
+    return pairs
+
+
+def _table(outputs, image):
+    """One row for each detection: box, score, class + 1."""
+    count = int(np.asarray(outputs["count"])[image])
+    boxes, scores, classes = (
+        np.asarray(outputs[key])[image, :count]
+        for key in ("boxes", "scores", "classes")
+    )
+    return np.column_stack([boxes, scores, classes + 1.0])

@@ -1,0 +1,202 @@
+"""A written file as a function: LiteRT, onnxruntime, SavedModel, Keras."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+
+from keras_csp.export.metadata import Metadata
+from keras_csp.export.tflite_file import read_metadata
+
+METADATA_KEY = "keras_csp"
+METADATA_FILE = "keras_csp.json"
+
+
+def load(path, threads=None):
+    """The file at `path` as a function from inputs to outputs.
+
+    Args:
+        path: a `.tflite`, `.onnx` or `.keras` file, or the folder of a
+            SavedModel.
+        threads: of the runtime; default its own choice.
+
+    Returns:
+        A function of a batch of inputs, as the model takes them (float32,
+        also where the file itself takes int8), that gives what the model's
+        `predict_on_batch` does. Its attributes: `metadata`, the `Metadata` in
+        the file or `None`; `detects`, whether it gives boxes.
+
+    Raises:
+        ValueError: no such file, another kind of file, one that the runtime
+            refuses.
+        ImportError: the runtime is not installed.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise ValueError(f"There is no file {str(path)!r}")
+    kind = "" if path.is_dir() else path.suffix.lower()
+    runtimes = {
+        "": SavedModelRuntime,
+        ".tflite": TFLiteRuntime,
+        ".onnx": ONNXRuntime,
+        ".keras": KerasRuntime,
+    }
+    if kind not in runtimes or (not kind and not path.is_dir()):
+        raise ValueError(
+            "Expected a .tflite, .onnx or .keras file or the folder of a "
+            f"SavedModel. Received: {str(path)!r}"
+        )
+    try:
+        return runtimes[kind](path, threads)
+    except ImportError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0][:300]
+        raise ValueError(f"Cannot read {str(path)!r}: {reason}") from error
+
+
+def one_or_by_name(outputs):
+    """What the model gives: a dict by name, or its one output."""
+    return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+
+class TFLiteRuntime:
+    """One image at a time; int8 inputs and outputs as the numbers they mean."""
+
+    def __init__(self, path, threads=None):
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.metadata = read_metadata(path)
+        self._runner = Interpreter(
+            str(path), num_threads=threads
+        ).get_signature_runner()
+        ((self._input, details),) = self._runner.get_input_details().items()
+        self._from_float = _to_integers(details)
+        self._to_float = {
+            name: _to_numbers(details)
+            for name, details in self._runner.get_output_details().items()
+        }
+        self.detects = "boxes" in self._to_float
+
+    def __call__(self, images):
+        rows = [
+            self._runner(**{self._input: self._from_float(image[None])})
+            for image in np.asarray(images, "float32")
+        ]
+        return one_or_by_name(
+            {
+                name: np.concatenate([number(row[name]) for row in rows])
+                for name, number in self._to_float.items()
+            }
+        )
+
+
+class ONNXRuntime:
+    """Batches as large as the file takes."""
+
+    def __init__(self, path, threads=None):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError(
+                'ONNX files need onnxruntime: pip install "keras-csp[onnx]"'
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        noted = self._session.get_modelmeta().custom_metadata_map
+        text = noted.get(METADATA_KEY)
+        self.metadata = text and Metadata.from_json(text)
+        (given,) = self._session.get_inputs()
+        self._input = given.name
+        self._batch = given.shape[0] if isinstance(given.shape[0], int) else 0
+        self._names = [output.name for output in self._session.get_outputs()]
+        self.detects = "boxes" in self._names
+
+    def __call__(self, images):
+        images = np.asarray(images, "float32")
+        size = self._batch or len(images)
+        answers = [
+            self._session.run(None, {self._input: images[i : i + size]})
+            for i in range(0, len(images), size)
+        ]
+        whole = [np.concatenate(parts) for parts in zip(*answers)]
+        return one_or_by_name(dict(zip(self._names, whole)))
+
+
+class SavedModelRuntime:
+    """The folder's `serving_default`."""
+
+    def __init__(self, path, threads=None):
+        import tensorflow as tf
+
+        self._module = tf.saved_model.load(str(path))  # keeps its variables
+        self._function = self._module.signatures["serving_default"]
+        self.detects = "boxes" in self._function.structured_outputs
+        (self._input,) = self._function.structured_input_signature[1]
+        file = pathlib.Path(path) / "assets.extra" / METADATA_FILE
+        self.metadata = None
+        if file.is_file():
+            self.metadata = Metadata.from_json(file.read_text("utf-8"))
+
+    def __call__(self, images):
+        import tensorflow as tf
+
+        images = tf.constant(np.asarray(images, "float32"))
+        answers = self._function(**{self._input: images})
+        return one_or_by_name({k: v.numpy() for k, v in answers.items()})
+
+
+class KerasRuntime:
+    """The model itself; its classes from a `classes.json` beside the file."""
+
+    def __init__(self, path, threads=None):
+        model = keras.saving.load_model(path, compile=False)
+        self._model = getattr(model, "inference_model", lambda: model)()
+        self.metadata = _beside(path, self._model)
+        self.detects = isinstance(self._model.output, dict)
+
+    def __call__(self, images):
+        return self._model.predict_on_batch(np.asarray(images, "float32"))
+
+
+def _beside(path, model):
+    shape = tuple(model.input_shape[1:])
+    file = path.with_name("classes.json")
+    noted = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    side = noted.get("size")
+    shape = tuple(n or side for n in shape)
+    names = noted.get("names")
+    if None in shape:
+        return None
+    ones = (1.0,) * shape[-1]
+    return Metadata(
+        network=model.name,
+        input_shape=shape,
+        mean=(0.0,) * shape[-1],
+        std=ones,
+        labels=names and tuple(names),
+    )
+
+
+def _to_integers(details):
+    """From numbers to what the file takes: itself, or scaled integers."""
+    dtype = details["dtype"]
+    if not np.issubdtype(dtype, np.integer):
+        return lambda x: x.astype(dtype)
+    scale, zero = details["quantization"]
+    limits = np.iinfo(dtype)
+    return lambda x: np.clip(
+        np.round(x / scale) + zero, limits.min, limits.max
+    ).astype(dtype)
+
+
+def _to_numbers(details):
+    """From what the file gives to numbers; a scale of 0 means integers."""
+    scale, zero = details["quantization"]
+    if not scale:
+        return lambda y: y
+    return lambda y: (y.astype("float32") - zero) * np.float32(scale)

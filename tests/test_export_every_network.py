@@ -1,0 +1,87 @@
+"""Every factory and every detector as TFLite and ONNX, run by their runtimes.
+
+At 64 pixels, where every stage still has a map: the same layers and the same
+operations as at any other size.
+"""
+
+import keras
+import numpy as np
+import pytest
+from support import randomize
+
+import keras_csp
+from keras_csp.detection.table import published_detectors
+from keras_csp.export import load, to_onnx, to_tflite
+
+pytestmark = pytest.mark.slow
+
+SIDE = 64
+WRITE = {"m.tflite": to_tflite, "m.onnx": to_onnx}
+# One row is another training of the same detector.
+DETECTORS = {
+    row.head: row.arguments
+    for row in published_detectors()
+    if row.box_loss is None
+}
+
+
+@pytest.fixture
+def photograph():
+    from sklearn.datasets import load_sample_image
+
+    image = load_sample_image("flower.jpg")[:SIDE, 200 : 200 + SIDE]
+    return (image / 255.0).astype("float32")[None]
+
+
+def operations(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    details = Interpreter(str(path))._get_ops_details()
+    return {operation["op_name"] for operation in details}
+
+
+@pytest.mark.parametrize("name", keras_csp.list_models())
+def test_every_factory(name, photograph, tmp_path):
+    factory = keras_csp.get_factory(name)
+    model = factory(weights=None, classes=10, input_shape=(SIDE, SIDE, 3))
+    randomize(model)
+    expected = model.predict_on_batch(photograph)
+    assert np.ptp(expected) > 1e-3  # not the same for every class
+    for file, write in WRITE.items():
+        check = write(model, tmp_path / file)
+        assert check.largest_difference < 1e-4
+        assert check.agreement == 1
+        # Independently of the check: the file itself, read again.
+        np.testing.assert_allclose(
+            load(tmp_path / file)(photograph),
+            expected,
+            atol=1e-4 * np.abs(expected).max(),
+        )
+    found = operations(tmp_path / "m.tflite")
+    assert "CONV_2D" in found
+    assert not [kind for kind in found if kind.startswith("Flex")]
+    assert "SPLIT" not in found  # groups were not taken apart
+
+
+@pytest.mark.parametrize("head", DETECTORS)
+def test_every_detector(head, rng, tmp_path):
+    detector = keras_csp.Detector(
+        classes=3, input_shape=(SIDE, SIDE, 3), **DETECTORS[head]
+    )
+    randomize(detector)
+    images = rng.random((2, SIDE, SIDE, 3), dtype="float32")
+    scores = detector.predict(images, verbose=0, score_threshold=0.0)["scores"]
+    model = detector.inference_model(
+        score_threshold=float(np.median(scores[:, :20]))
+    )
+    expected = model.predict_on_batch(images)
+    assert expected["count"].min() > 0
+    for file, write in WRITE.items():
+        check = write(model, tmp_path / file, images)
+        assert check.largest_difference < 1e-4
+        answer = load(tmp_path / file)(images)
+        np.testing.assert_array_equal(answer["count"], expected["count"])
+        np.testing.assert_allclose(
+            answer["boxes"], expected["boxes"], atol=1e-2
+        )
+    keras.utils.clear_session()

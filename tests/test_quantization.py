@@ -1,0 +1,268 @@
+"""TFLite files of fewer bits, of a network trained for a few seconds."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_csp.data import load_classification
+from keras_csp.export import fold_batchnorm, layer_errors, load, to_tflite
+from keras_csp.export.layer_errors import report, table
+from keras_csp.layers import (
+    ConvNormAct,
+    CSPStage,
+    ResidualBlock,
+)
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow's job"
+)
+
+
+SIDE = 16
+
+
+@pytest.fixture(scope="module")
+def digits():
+    train, test = load_classification("digits")
+    return [
+        next(iter(part.evaluation(360, SIDE)))[0].numpy()
+        for part in (train, test)
+    ]
+
+
+@pytest.fixture(scope="module")
+def model(digits):
+    """Some 90 % of the digits are right after these steps."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((SIDE, SIDE, 1), name="pixels")
+    x = ConvNormAct(16, 3, strides=2, name="stem")(x)
+    block = ResidualBlock([ConvNormAct(8), ConvNormAct(8, 3)])
+    x = CSPStage([block], gamma=0.5, name="stage")(x)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(10, activation="softmax", name="predictions")(x)
+    model = keras.Model(inputs, x, name="reader")
+    model.compile("adam", "categorical_crossentropy", jit_compile=False)
+    train, _test = load_classification("digits")
+    images, labels = next(iter(train.evaluation(1437, SIDE)))
+    model.fit(images, labels, batch_size=32, epochs=5, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def files(model, digits, tmp_path_factory):
+    """{quantize: the check of its file}, of the same model and samples."""
+    folder = tmp_path_factory.mktemp("files")
+    train, test = digits
+    return {
+        quantize: to_tflite(
+            model,
+            folder / f"{quantize}.tflite",
+            test,
+            quantize=quantize,
+            representative=train[:100] if quantize == "int8" else None,
+            labels=[str(digit) for digit in range(10)],
+        )
+        for quantize in (None, "float16", "dynamic", "int8")
+    }
+
+
+def interpreter(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    made = Interpreter(str(path))
+    made.allocate_tensors()
+    return made
+
+
+def answers(path, images):
+    """By LiteRT alone."""
+    made = interpreter(path)
+    (given,), (wanted,) = made.get_input_details(), made.get_output_details()
+    rows = []
+    for image in images:
+        made.set_tensor(given["index"], image[None])
+        made.invoke()
+        rows.append(made.get_tensor(wanted["index"])[0])
+    return np.array(rows)
+
+
+def test_smaller_files_give_the_models_answers(files, model, digits):
+    expected = model.predict(digits[1], verbose=0)
+    for quantize, check in files.items():
+        found = answers(check.path, digits[1])
+        same = np.mean(found.argmax(-1) == expected.argmax(-1))
+        assert check.agreement == pytest.approx(same)
+        difference = np.abs(found - expected).max() / expected.max()
+        assert check.largest_difference == pytest.approx(difference, rel=1e-3)
+        assert same >= (0.97 if quantize in ("int8", "dynamic") else 1)
+        assert check.path.stat().st_size == check.size
+        assert check.samples == 360
+    sizes = {quantize: check.size for quantize, check in files.items()}
+    assert sizes["float16"] < 0.75 * sizes[None]
+    assert sizes["int8"] < 0.75 * sizes[None]
+    assert files["int8"].kind == "TFLite int8"
+    assert "360 samples" in str(files["int8"])
+
+
+def test_int8_weights_are_the_folded_kernels_in_steps(files, model):
+    """Folding and rounding done again, without TensorFlow's converter."""
+    flat = fold_batchnorm(model)
+    kernels = [
+        np.moveaxis(layer.get_weights()[0], -1, 0)
+        for layer in flat.layers
+        if type(layer) is keras.layers.Conv2D
+    ]
+    made = interpreter(files["int8"].path)
+    found = 0
+    for details in made.get_tensor_details():
+        parameters = details["quantization_parameters"]
+        scales = parameters["scales"]
+        if len(details["shape"]) != 4 or details["dtype"] != np.int8:
+            continue
+        match = [k for k in kernels if k.shape == tuple(details["shape"])]
+        if not match or len(scales) != len(match[0]):
+            continue
+        assert not np.any(parameters["zero_points"])
+        steps = scales[:, None, None, None]
+        numbers = made.get_tensor(details["index"]) * steps
+        nearest = min(np.abs((k - numbers) / steps).max() for k in match)
+        assert nearest < 0.51, details["name"]
+        found += 1
+    assert found >= 5
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_integer_inputs_and_outputs(kind, files, model, digits, tmp_path):
+    check = to_tflite(
+        model,
+        tmp_path / "m.tflite",
+        digits[1],
+        quantize="int8",
+        representative=digits[0][:100],
+        input_type=kind,
+        output_type=kind,
+    )
+    made = interpreter(check.path)
+    (given,), (wanted,) = made.get_input_details(), made.get_output_details()
+    assert given["dtype"] == wanted["dtype"] == np.dtype(kind)
+    # The same file but for its ends.
+    scale, zero = given["quantization"]
+    ends = np.iinfo(kind)
+    integers = np.clip(
+        np.round(digits[1][:50] / scale) + zero, ends.min, ends.max
+    )
+    found = answers(check.path, integers.astype(kind)).astype("float32")
+    scale, zero = wanted["quantization"]
+    np.testing.assert_allclose(
+        (found - zero) * scale, answers(files["int8"].path, digits[1][:50])
+    )
+    np.testing.assert_allclose(
+        load(check.path)(digits[1][:50]), (found - zero) * scale
+    )
+
+
+def test_representative_may_be_batches(model, digits, files, tmp_path):
+    train, _test = load_classification("digits")
+    batches = train.evaluation(50, SIDE).take(2)  # with labels
+    check = to_tflite(
+        model,
+        tmp_path / "m.tflite",
+        digits[1],
+        quantize="int8",
+        representative=batches,
+    )
+    assert check.largest_difference == files["int8"].largest_difference
+
+
+def test_ranges_that_do_not_fit_are_refused_by_layer(model, digits, tmp_path):
+    """Ranges set by images that are hardly lit: everything else is cut off."""
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"the file from before")
+    with pytest.raises(ValueError, match="of 360 samples") as caught:
+        to_tflite(
+            model,
+            path,
+            digits[1],
+            quantize="int8",
+            representative=digits[0][:20] * 0.05,
+        )
+    message = str(caught.value)
+    assert "95.0 % is required. Relative to their outputs" in message
+    assert "stem" in message.split("add most: ")[1]
+    assert path.read_bytes() == b"the file from before"
+    assert len(list(tmp_path.iterdir())) == 1
+    check = to_tflite(
+        model,
+        path,
+        digits[1],
+        quantize="int8",
+        representative=digits[0][:20] * 0.05,
+        minimum_agreement=0.05,
+    )
+    assert check.agreement < 0.95
+
+
+def test_layer_errors_against_numpy(files, model, digits):
+    """Of the last operation: the outputs of both files, compared here."""
+    images = digits[1][:10]
+    errors = layer_errors(files[None].path, files["int8"].path, images)
+    exact = answers(files[None].path, images)
+    found = answers(files["int8"].path, images)
+    expected = np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2))
+    assert errors[-1].error == pytest.approx(expected, rel=1e-3)
+    convolutions = [e for e in errors if e.operation == "CONV_2D"]
+    assert len(convolutions) >= 5
+    assert all(0 < e.error < 0.5 for e in convolutions)
+    assert errors[0].layer.startswith("stem")
+    # The first operations are given the same image but for its rounding.
+    assert convolutions[0].added == pytest.approx(
+        convolutions[0].error, abs=0.01
+    )
+    lines = table(errors).splitlines()
+    assert len(lines) == len(errors) + 1
+    worst = max(errors, key=lambda e: e.added)
+    assert worst.layer in report(errors, 1)
+
+
+def test_layer_errors_of_different_models(files, tmp_path):
+    inputs = keras.Input((8,))
+    other = keras.Model(inputs, keras.layers.Dense(2, name="else")(inputs))
+    to_tflite(other, tmp_path / "m.tflite", np.ones((2, 8)))
+    images = np.ones((1, SIDE, SIDE, 1))
+    with pytest.raises(ValueError, match="not of one model"):
+        layer_errors(tmp_path / "m.tflite", files["int8"].path, images)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quantize": "int4"}, r"`quantize` must be one of .*='int4'"),
+        ({"quantize": "int8"}, "needs `representative`"),
+        ({"input_type": "int8"}, r'need quantize="int8"'),
+        ({"input_type": "float16"}, "input_type='float16'"),
+        (
+            {"quantize": "int8", "representative": np.zeros((3, 8, 8, 1))},
+            r"`representative` must be .* \(3, 8, 8, 1\)",
+        ),
+        (
+            {"quantize": "int8", "representative": []},
+            r"`representative` must be .* \(0, 16, 16, 1\)",
+        ),
+        (
+            {
+                "quantize": "int8",
+                "representative": [np.zeros((1, 8, 8, 1)), np.zeros((1, 9))],
+            },
+            "must have one shape",
+        ),
+        ({"minimum_agreement": 0.5}, "of quantised files"),
+        (
+            {"quantize": "dynamic", "minimum_agreement": 2},
+            "minimum_agreement=2",
+        ),
+    ],
+)
+def test_mistakes(model, options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        to_tflite(model, tmp_path / "m.tflite", **options)
+    assert not list(tmp_path.iterdir())
