@@ -6,7 +6,7 @@ import pytest
 from support import SMALL, randomize
 
 from keras_csp.export import tflite as module
-from keras_csp.export import to_tflite
+from keras_csp.export import to_onnx, to_tflite
 from keras_csp.models.network import build_network
 
 pytestmark = pytest.mark.skipif(
@@ -60,6 +60,23 @@ def test_grouped_convolution_is_one_builtin_operation(samples, tmp_path):
     assert "CONV_2D" in names
     assert not {name for name in names if name.startswith("Flex")}
     assert "SPLIT" not in names  # groups were not taken apart
+
+
+def test_normalisation_is_folded_into_the_convolutions(samples, tmp_path):
+    """Of those before it: nothing of it is left to be computed."""
+    model = small("SmallMobile")
+    check = to_tflite(model, tmp_path / "model.tflite", samples)
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(check.path))
+    names = {op["op_name"] for op in interpreter._get_ops_details()}
+    assert not {"MUL", "ADD", "SUB", "RSQRT"} & names
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("tf2onnx")
+    check = to_onnx(model, tmp_path / "model.onnx", samples)
+    kinds = [node.op_type for node in onnx.load(check.path).graph.node]
+    assert not {"Mul", "Sub", "BatchNormalization"} & set(kinds)
+    assert kinds.count("Add") == 1  # the classifier's bias
 
 
 @pytest.mark.parametrize("name", ["SmallCSPResNeXt", "SmallElastic"])

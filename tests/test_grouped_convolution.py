@@ -39,7 +39,15 @@ y, (dx, dk) = run(x, dense, True)
 y2, (dx2, dk2) = run(x, dense, False)
 dk2 = np.concatenate(
     [dk2[:, :, 2*g:2*g+2, 4*g:4*g+4] for g in range(4)], -1)
-for a, b in ((y, y2), (dx, dx2), (dk, dk2)):
+# Bias and activation, which TensorFlow fuses with other convolutions.
+biased = GroupedConv2D(16, 3, groups=4, strides={strides}, padding="same",
+                       bias_initializer="ones", activation="relu",
+                       dtype="{dtype}")
+biased.build(x.shape)
+biased.kernel.assign(k)
+b = tf.cast(tf.function(biased)(x), "float32")
+b2 = tf.nn.relu(tf.nn.conv2d(x, dense, {strides}, "SAME") + 1)
+for a, b in ((y, y2), (dx, dx2), (dk, dk2), (b, b2)):
     print(float(np.abs(np.asarray(a) - b).max() / np.abs(b).max()))
 print(module_differentiable := keras_csp.layers.grouped_convolution
       ._differentiable("float32"))

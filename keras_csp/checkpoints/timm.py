@@ -171,9 +171,8 @@ def _layer_tensors(prefix, layer, halves):
         yield _kernel(f"{prefix}.weight", layer)
         yield _vector(f"{prefix}.bias", layer.bias)
         return
-    inner = {type(part): part for part in layer.layers}
-    norm = inner.pop(keras.layers.BatchNormalization)
-    convolution = next(la for la in inner.values() if hasattr(la, "kernel"))
+    convolution = next(la for la in layer.layers if hasattr(la, "kernel"))
+    norm = next(la for la in layer.layers if hasattr(la, "moving_mean"))
     yield _kernel(f"{prefix}.conv.weight", convolution, halves)
     for key, name in _NORM.items():
         yield _vector(f"{prefix}.{key}", getattr(norm, name), halves == 0)

@@ -1,6 +1,7 @@
 """Keras layers of Cross Stage Partial Networks; all are channels-last."""
 
 from keras_csp.layers.attention import SpatialAttention, SqueezeExcitation
+from keras_csp.layers.batch_normalization import BatchNormalization
 from keras_csp.layers.composite import Chain, Parallel
 from keras_csp.layers.csp_stage import CSPStage
 from keras_csp.layers.dense import DenseBlock, TwoWayDenseLayer
@@ -17,6 +18,7 @@ from keras_csp.layers.units import ConvNormAct, NormAct, Transition
 from keras_csp.layers.yolo import YoloBoxes
 
 __all__ = [
+    "BatchNormalization",
     "BorderedMaxPooling2D",
     "CSPStage",
     "Chain",

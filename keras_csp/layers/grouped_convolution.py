@@ -3,8 +3,9 @@
 Keras wraps every grouped convolution of its TensorFlow backend in a nested
 XLA function. On a CPU that is hundreds of times slower to differentiate than
 TensorFlow's own operation, and it is exported as a function call that ONNX
-runtimes refuse. TensorFlow's own operation has one gap: without oneDNN its
-gradient is missing on CPUs, so that gradient is supplied here.
+runtimes refuse. TensorFlow's own operation has two gaps, both without oneDNN
+on CPUs: its gradient is missing, so it is supplied here, and what follows it
+may be fused with it into a kernel that knows no groups, so that is prevented.
 """
 
 import functools
@@ -33,18 +34,22 @@ class GroupedConv2D(keras.layers.Conv2D):
     def convolution_op(self, inputs, kernel):
         if not self._plain():
             return super().convolution_op(inputs, kernel)
-        return _tensorflow_grouped_conv2d(
+        import tensorflow as tf
+
+        outputs = _tensorflow_grouped_conv2d(
             inputs,
             kernel,
             strides=list(self.strides),
             padding=self.padding.upper(),
         )
+        # Nothing is fused across this. It is always here, as a saved graph
+        # may be run without the oneDNN that it was made with.
+        return tf.ensure_shape(outputs, outputs.shape)
 
     def _plain(self):
         """Whether TensorFlow's own operation is used; Keras' knows the rest.
 
-        Without oneDNN the plain gradient knows no dilation, and TensorFlow's
-        optimiser fuses a bias into a kernel that knows no groups.
+        Without oneDNN, its gradient knows no dilation.
         """
         return (
             keras.backend.backend() == "tensorflow"
@@ -52,7 +57,6 @@ class GroupedConv2D(keras.layers.Conv2D):
             and self.data_format == "channels_last"
             and self.padding in ("same", "valid")
             and tuple(self.dilation_rate) == (1, 1)
-            and (not self.use_bias or _differentiable(self.compute_dtype))
         )
 
 

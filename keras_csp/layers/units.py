@@ -6,6 +6,7 @@ All are channels-last: `(batch, height, width, channels)`.
 import keras
 import numpy as np
 
+from keras_csp.layers.batch_normalization import BatchNormalization
 from keras_csp.layers.composite import (
     Sequence,
     check_choice,
@@ -49,7 +50,7 @@ def _is_leaky(activation):
 
 def batch_normalization(name, dtype):
     """Batch normalisation with the constants of Darknet and of PyTorch."""
-    return keras.layers.BatchNormalization(
+    return BatchNormalization(
         momentum=0.9, epsilon=1e-5, name=name, dtype=dtype
     )
 

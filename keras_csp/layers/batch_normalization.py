@@ -1,0 +1,114 @@
+"""Batch normalisation by TensorFlow's fused operation.
+
+Keras' own computes with means, products and sums, each of which reads or
+writes the whole map. `FusedBatchNormV3` reads it twice in training, as its
+gradient does, and when predicting a CPU computes it within the convolution
+before it.
+"""
+
+import keras
+from keras import ops
+
+
+# Named as Keras' class: in weights files a group is named by its class.
+@keras.saving.register_keras_serializable(package="keras_csp")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """y = gamma (x - mean) / sqrt(variance + epsilon) + beta, by channel.
+
+    In training, mean and variance are those of the n = batch * height * width
+    values that a channel has, sum(x) / n and sum((x - mean)^2) / n, and each
+    moving statistic m becomes momentum * m + (1 - momentum) * (the batch's).
+    In inference, and where `trainable` is False, the moving ones are used.
+
+    The arguments, defaults, shapes, errors, weights and results are those of
+    `keras.layers.BatchNormalization`, and the weights of one load into the
+    other. Only the TensorFlow backend computes otherwise (see the module's
+    first lines), and only where its operation applies: `(batch, height,
+    width, channels)` of single or half precision, normalised by channel, with
+    `scale` and `center`, without a mask, `renorm` or `synchronized`.
+    Everything else is Keras'. Source: arXiv 1502.03167, algorithms 1 and 2.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        # A frozen layer's gradient is one product, which the operation's is
+        # not: it sums over the map for the scale and offset all the same.
+        frozen = training and not self.trainable
+        if frozen or mask is not None or not self._fused(inputs):
+            return super().call(inputs, training=training, mask=mask)
+        if training:
+            outputs, mean, variance = self._normalize(inputs)
+            self._move(self.moving_mean, mean)
+            self._move(self.moving_variance, _biased(variance, inputs))
+            return outputs
+        statistics = (self.moving_mean, self.moving_variance)
+        return self._normalize(inputs, *statistics)[0]
+
+    def _fused(self, inputs):
+        """Whether TensorFlow's operation is used; Keras' knows the rest."""
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        return (
+            keras.backend.backend() == "tensorflow"
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and self.scale
+            and self.center
+            and not self.renorm
+            and not self.synchronized
+            and dtype == self.compute_dtype
+            and dtype in ("float32", "float16", "bfloat16")
+            and _exact()
+        )
+
+    def _normalize(self, x, *statistics):
+        """[y, mean, variance], by the batch's statistics or by those given."""
+        import tensorflow as tf
+
+        scale, offset, *statistics = (
+            ops.cast(vector, "float32")
+            for vector in (self.gamma, self.beta, *statistics)
+        )
+        mean, variance = statistics or (tf.zeros(0), tf.zeros(0))
+        return tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=scale,
+            offset=offset,
+            mean=mean,
+            variance=variance,
+            epsilon=self.epsilon,
+            is_training=not statistics,
+        )[:3]
+
+    def _move(self, moving, batch):
+        moving.assign(
+            ops.cast(moving, batch.dtype) * self.momentum
+            + batch * (1.0 - self.momentum)
+        )
+
+
+def _biased(variance, x):
+    """sum((x - mean)^2) / n; TensorFlow's operation divides by n - 1.
+
+    Keras divides by n on every backend. Of n = 1 an operation may have made
+    0 / 0, hence "no nan".
+    """
+    import tensorflow as tf
+
+    n = tf.size(x, out_type=tf.int64) / tf.size(variance, out_type=tf.int64)
+    share = tf.cast((n - 1) / n, variance.dtype)
+    return tf.math.multiply_no_nan(variance, share)
+
+
+def _exact():
+    """Whether TensorFlow will compute the operation as it is asked to.
+
+    XLA takes sum(x^2) / n - mean^2 for the variance, which is negative for
+    some maps whose mean is large. A TensorFlow that is told to be
+    deterministic has no gradient of it by given statistics on GPUs.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework import config  # Keras asks there, too
+
+    return (
+        tf.__internal__.get_enclosing_xla_context() is None
+        and not config.is_op_determinism_enabled()
+    )
