@@ -1,0 +1,134 @@
+"""The pictures: images per second by engine, and time beside BFLOPs."""
+
+from keras_csp.writing import replacing
+from peers_lib.networks import NETWORKS
+from peers_lib.targets import BATCH_1, BATCH_8, TRAINING, savings
+
+COLOURS = {
+    "keras_csp": "#1f6fb4",
+    "timm": "#e07b39",
+    "keras-hub": "#7a5195",
+    "keras.applications": "#8c8c8c",
+}
+PALE = {"keras_csp": "#8fbbe0"}
+COLUMNS = (
+    (BATCH_1, "inference, batch 1"),
+    (BATCH_8, "inference, batch 8"),
+    (TRAINING, "training step, batch 8"),
+)
+
+
+def draw_speeds(summary, path, note):
+    """Bars of images/s: a row of panels for each network."""
+    from matplotlib.figure import Figure
+
+    shown = [(n, _contenders(summary, n)) for n in NETWORKS]
+    shown = [(network, keys) for network, keys in shown if keys]
+    if not shown:
+        return
+    heights = [len(keys) + 1.6 for _network, keys in shown]
+    figure = Figure(figsize=(13, 0.24 * sum(heights) + 1.0), dpi=130)
+    axes = figure.subplots(
+        len(shown),
+        len(COLUMNS),
+        squeeze=False,
+        gridspec_kw={"height_ratios": heights},
+    )
+    for row, (network, keys) in zip(axes, shown):
+        for axis, (quantity, title) in zip(row, COLUMNS):
+            _bars(axis, summary, network, keys, quantity)
+            axis.set_title(f"{network.title}: {title}", fontsize=9, loc="left")
+        row[0].set_yticks(range(len(keys)), map(_label, keys), fontsize=8)
+    figure.suptitle(f"Images per second, more is better. {note}", fontsize=9)
+    figure.tight_layout(rect=(0, 0, 1, 0.995))
+    _save(figure, path)
+
+
+def draw_savings(summary, path, published_size, note):
+    """Time saved beside BFLOPs saved; on the line both fall alike."""
+    from matplotlib.figure import Figure
+
+    points = [s for s in savings(summary, published_size) if s.bflops]
+    if not points:
+        return
+    figure = Figure(figsize=(10, 5), dpi=130)
+    engines = list(dict.fromkeys(s.engine for s in points))
+    for axis, engine in zip(
+        figure.subplots(1, len(engines), squeeze=False)[0], engines
+    ):
+        _scatter(axis, [s for s in points if s.engine == engine])
+        axis.set_title(engine)
+    figure.suptitle(f"What CSP saves, percent of the base. {note}", fontsize=9)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _contenders(summary, network):
+    rows = summary.find(section="inference", network=network.title)
+    keys = dict.fromkeys(
+        (row.framework, row.engine, row.model)
+        for row in rows
+        if row.framework != "sgemm"
+    )
+    order = list(COLOURS)
+    return sorted(keys, key=lambda key: order.index(key[0]))
+
+
+def _label(key):
+    framework, engine, model = key
+    return f"{framework} {engine}, {model}"
+
+
+def _bars(axis, summary, network, keys, quantity):
+    values = []
+    for key in keys:
+        framework, engine, model = key
+        row = summary.one(
+            section="inference",
+            network=network.title,
+            framework=framework,
+            engine=engine,
+            model=model,
+            quantity=quantity,
+        )
+        values.append(row.images_per_second if row else 0.0)
+    axis.barh(range(len(keys)), values, color=[COLOURS[key[0]] for key in keys])
+    axis.invert_yaxis()
+    axis.set_yticks([])
+    axis.set_xticks([])
+    largest = max(values) or 1.0
+    axis.set_xlim(0, 1.18 * largest)
+    for place, value in enumerate(values):
+        text = f"{value:.3g}" if value else "-"
+        axis.text(
+            value + 0.01 * largest, place, text, va="center", fontsize=7.5
+        )
+    for side in ("top", "right", "bottom"):
+        axis.spines[side].set_visible(False)
+
+
+def _scatter(axis, points):
+    pairs = list(dict.fromkeys(point.pair for point in points))
+    for pair, marker in zip(pairs, "osD^"):
+        own = [point for point in points if point.pair == pair]
+        x = [100 * (1 - point.bflops) for point in own]
+        y = [100 * (1 - point.time) for point in own]
+        axis.scatter(x, y, marker=marker, label=f"{pair.csp} / {pair.base}")
+        for point, a, b in zip(own, x, y):
+            axis.annotate(
+                point.quantity,
+                (a, b),
+                xytext=(5, 3),
+                textcoords="offset points",
+                fontsize=7,
+            )
+    axis.axline((0, 0), slope=1, color="grey", linewidth=0.8)
+    axis.axhline(0, color="grey", linewidth=0.5)
+    axis.set_xlabel("BFLOPs saved, %")
+    axis.set_ylabel("time saved, %")
+    axis.legend(fontsize=7)
+
+
+def _save(figure, path):
+    with replacing(path) as part:
+        figure.savefig(part)

@@ -1,0 +1,123 @@
+"""What is measured: sections, as groups of jobs.
+
+Jobs of a group are alive together and take turns. A quantity of a higher
+level than the run's is left out, and the report says so.
+"""
+
+import dataclasses
+import pathlib
+
+from keras_csp import published
+from peers_lib import contenders as make
+from peers_lib.networks import NETWORKS, PAIRS
+
+__all__ = ["NETWORKS", "PAIRS"]
+
+SECTIONS = ("inference", "training", "costs", "savings", "detectors")
+SAVING_SIZES = (128, 320)
+QUICK, DEFAULT, THOROUGH = range(3)
+_HOW = {DEFAULT: "without --quick", THOROUGH: "with --thorough"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a run is asked for.
+
+    Attributes:
+        sections: of `SECTIONS`.
+        size: of the images of inference and training.
+        saving_sizes: of the pairs, besides the published one.
+        networks, pairs: of `NETWORKS` and `PAIRS`.
+        detectors: of `keras_csp.detection.table.published_detectors()`.
+        threads: of every contender.
+        folder: for exported files.
+    """
+
+    sections: tuple
+    size: int
+    saving_sizes: tuple
+    networks: tuple
+    pairs: tuple
+    detectors: tuple
+    threads: int
+    folder: pathlib.Path
+
+    def path(self, model, ending, size=None):
+        """Of an exported file, as text."""
+        return str(self.folder / f"{model}-{size or self.size}.{ending}")
+
+
+def groups(request):
+    """Lists of jobs, in the order in which they are measured."""
+    wanted, found = set(request.sections), []
+    if "costs" in wanted:
+        found.append(list(make.imports()))
+    if wanted & {"inference", "training", "costs"}:
+        for network in request.networks:
+            found += _network(request, network)
+    if "savings" in wanted:
+        for pair in request.pairs:
+            found += _pair(request, pair)
+    if "detectors" in wanted:
+        found.append([make.detector(request, d) for d in request.detectors])
+    return [group for group in found if group]
+
+
+def split(found, level):
+    """Groups as `level` measures them, and what it leaves out.
+
+    Returns:
+        Lists of jobs, and {(key of a job, quantity): reason}.
+    """
+    left_out, kept = {}, []
+    for group in found:
+        kept.append([])
+        for job in group:
+            late = {q: n for q, n in job.levels.items() if n > level}
+            for quantity in job.quantities.keys() & late.keys():
+                reason = f"measured only {_HOW[late[quantity]]}"
+                left_out[job.key, quantity] = reason
+            remaining = job.only(job.quantities.keys() - late.keys())
+            if remaining.quantities:
+                kept[-1].append(remaining)
+    return [group for group in kept if group], left_out
+
+
+def guessed(found, rules):
+    """Seconds that all of it may take."""
+    total = 0.0
+    for job in (job for group in found for job in group):
+        turns = 0 if job.once else rules.rounds
+        one = job.seconds + 2 * turns * rules.seconds
+        total += len(job.quantities) * one
+    return total
+
+
+def _network(request, network):
+    """Costs, each alone, which leave the files; then all in turn."""
+    sections = set(request.sections)
+    alone = []
+    if sections & {"inference", "costs"}:
+        weights = "costs" in sections
+        alone = [[j] for j in make.costs(request, network, weights)]
+    together = [
+        *make.ours(request, network),
+        *make.files(request, network),
+        *make.peers(request, network),
+        *make.sgemm(request, network),
+    ]
+    return [*alone, [job for job in together if job.quantities]]
+
+
+def _pair(request, pair):
+    """The exports of both; then both in both engines, in turn."""
+    sizes = {published(pair.base).input_size, *request.saving_sizes}
+    sizes = sorted(sizes)
+    models = (pair.base, pair.csp)
+    alone = [[make.pair_files(request, pair, m, sizes)] for m in models]
+    together = [
+        made(request, pair, model, sizes)
+        for model in models
+        for made in (make.pair_litert, make.pair_tensorflow)
+    ]
+    return [*alone, together]
