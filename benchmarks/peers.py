@@ -56,8 +56,8 @@ class Progress:
     are done took beside their guesses.
     """
 
-    def __init__(self, total):
-        self.total, self.done, self.current = total, 0.0, 0.0
+    def __init__(self):
+        self.total = self.done = self.current = 0.0
         self.start = time.monotonic()
 
     def __call__(self, title, step, guess):
@@ -83,10 +83,11 @@ def run(options):
     if options.fresh:
         shutil.rmtree(options.scratch, ignore_errors=True)
     store = Store(options.scratch / "values.csv", _settings(options, found))
-    progress = Progress(plan.guessed(groups, rules))
+    progress = Progress()
     coordinator = Coordinator(
         found, store, rules, options.scratch / "logs", progress
     )
+    progress.total = sum(map(coordinator.guessed, groups))
     options.output.mkdir(parents=True, exist_ok=True)
     for group in groups:
         coordinator.measure(group)

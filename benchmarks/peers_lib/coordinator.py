@@ -46,6 +46,12 @@ class Rules:
     patience: float
 
 
+def guessed(job, rules):
+    """Seconds that all quantities of a job may take."""
+    turns = 0 if job.once else 2 * rules.rounds * rules.seconds
+    return len(job.quantities) * (job.seconds + turns)
+
+
 class Worker:
     """The process of one job, stopped unless it is asked something."""
 
@@ -118,7 +124,7 @@ class Coordinator:
         store: a `store.Store`.
         rules: `Rules`.
         folder: for the processes' logs.
-        progress: called with (title, what happens, guess of its seconds).
+        progress: called with (title, what comes next, guess of its seconds).
 
     Attributes:
         skipped: {(key, quantity): why}.
@@ -128,6 +134,11 @@ class Coordinator:
         self.machine, self.store, self.rules = machine, store, rules
         self.folder, self.progress = folder, progress
         self.workers, self.skipped = {}, {}
+
+    def guessed(self, jobs):
+        """Seconds that what is wanted of them may take."""
+        missing = [job.only(self._missing(job)) for job in jobs]
+        return sum(guessed(job, self.rules) for job in missing)
 
     def measure(self, jobs):
         """All quantities of the jobs, one after the other."""
@@ -139,7 +150,7 @@ class Coordinator:
                     quantity,
                 )
                 for job in jobs:
-                    if not any(map(self._wanted(job), job.quantities)):
+                    if not self._missing(job):
                         self._close(job)
         finally:
             for job in jobs:
@@ -149,27 +160,29 @@ class Coordinator:
         ready = [
             job
             for job in jobs
-            if self._wanted(job)(quantity) and self._warmed_up(job, quantity)
+            if self._wanted(job, quantity) and self._warmed_up(job, quantity)
         ]
         for number in range(1, self.rules.rounds + 1):
-            for job in ready:
-                if self._wanted(job)(quantity):
-                    self._turn(job, quantity, number)
+            ready = [job for job in ready if self._wanted(job, quantity)]
+            self._round(ready, quantity, number)
         for job in ready:
-            if self._wanted(job)(quantity):
+            if self._wanted(job, quantity):
                 self._finish(job, quantity)
 
-    def _wanted(self, job):
-        return lambda quantity: (
-            not (
-                self.store.complete(job, quantity)
-                or (job.key, quantity) in self.skipped
-            )
+    def _wanted(self, job, quantity):
+        """Whether it is neither measured nor left out."""
+        return not (
+            self.store.complete(job, quantity)
+            or (job.key, quantity) in self.skipped
         )
+
+    def _missing(self, job):
+        return [q for q in job.quantities if self._wanted(job, q)]
 
     def _warmed_up(self, job, quantity):
         """Whether it is ready for rounds; those run once never are."""
-        self.progress(job.title, f"{quantity}, starting", job.seconds)
+        step = f"{quantity}, {job.title}"
+        self.progress(job.network, step, job.seconds)
         with self._skipping(job, quantity):
             self._open(job)
             first = self._run(job, quantity)
@@ -187,15 +200,22 @@ class Coordinator:
             return True
         return False
 
-    def _turn(self, job, quantity, number):
-        if number in self.store.rounds(job, quantity):
-            return
-        guess = 2 * self.rules.seconds
-        self.progress(job.title, f"{quantity}, round {number}", guess)
-        with self._skipping(job, quantity):
-            # One run brings it back into the caches, and is not counted.
-            answer = self._run(job, quantity, self.rules.seconds, 1)
-            self._add(job, quantity, number, answer)
+    def _round(self, jobs, quantity, number):
+        """One turn of each that has not had it before a kill."""
+        jobs = [
+            job
+            for job in jobs
+            if number not in self.store.rounds(job, quantity)
+        ]
+        if jobs:
+            step = f"round {number}, {len(jobs)} contenders in turn"
+            guess = len(jobs) * 2 * self.rules.seconds
+            self.progress(f"{jobs[0].network}, {quantity}", step, guess)
+        for job in jobs:
+            with self._skipping(job, quantity):
+                # One run brings it back into the caches, and is not counted.
+                answer = self._run(job, quantity, self.rules.seconds, 1)
+                self._add(job, quantity, number, answer)
 
     def _run(self, job, quantity, seconds=0.0, discarded=0):
         return self.workers[job.key].ask(
@@ -264,8 +284,9 @@ class Coordinator:
         except ContenderError as error:
             lost = [quantity]
             if not isinstance(error, RefusedError):
-                lost = list(filter(self._wanted(job), job.quantities))
+                lost = self._missing(job)
                 self._close(job)
             self.skipped.update({(job.key, q): str(error) for q in lost})
-            for name in lost:
-                self.progress(job.title, f"{name} skipped: {error}", 0.0)
+            step = f"{', '.join(lost)}, {job.title}: left out: {error}"
+            guess = guessed(job.only(lost), self.rules)
+            self.progress(job.network, step, guess)

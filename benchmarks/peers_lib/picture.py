@@ -10,7 +10,7 @@ COLOURS = {
     "keras-hub": "#7a5195",
     "keras.applications": "#8c8c8c",
 }
-PALE = {"keras_csp": "#8fbbe0"}
+OTHER = "black"
 COLUMNS = (
     (BATCH_1, "inference, batch 1"),
     (BATCH_8, "inference, batch 8"),
@@ -70,7 +70,7 @@ def _contenders(summary, network):
         for row in rows
         if row.framework != "sgemm"
     )
-    order = list(COLOURS)
+    order = [*COLOURS, *(key[0] for key in keys)]
     return sorted(keys, key=lambda key: order.index(key[0]))
 
 
@@ -92,7 +92,11 @@ def _bars(axis, summary, network, keys, quantity):
             quantity=quantity,
         )
         values.append(row.images_per_second if row else 0.0)
-    axis.barh(range(len(keys)), values, color=[COLOURS[key[0]] for key in keys])
+    axis.barh(
+        range(len(keys)),
+        values,
+        color=[COLOURS.get(key[0], OTHER) for key in keys],
+    )
     axis.invert_yaxis()
     axis.set_yticks([])
     axis.set_xticks([])

@@ -83,16 +83,6 @@ def split(found, level):
     return [group for group in kept if group], left_out
 
 
-def guessed(found, rules):
-    """Seconds that all of it may take."""
-    total = 0.0
-    for job in (job for group in found for job in group):
-        turns = 0 if job.once else rules.rounds
-        one = job.seconds + 2 * turns * rules.seconds
-        total += len(job.quantities) * one
-    return total
-
-
 def _network(request, network):
     """Costs, each alone, which leave the files; then all in turn."""
     sections = set(request.sections)

@@ -63,6 +63,7 @@ class Summary:
     """Rows, in the order in which they were first measured."""
 
     def __init__(self, records):
+        records = list(records)
         grouped = collections.defaultdict(lambda: collections.defaultdict(list))
         for record in records:
             grouped[record.key, record.quantity][record.what].append(record)
