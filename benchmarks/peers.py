@@ -37,7 +37,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from peers_lib import machine, plan
-from peers_lib.coordinator import Coordinator, Rules
+from peers_lib.coordinator import Coordinator, Rules, guessed
 from peers_lib.picture import draw_savings, draw_speeds
 from peers_lib.report import Report
 from peers_lib.store import Store
@@ -63,11 +63,15 @@ class Progress:
     def __call__(self, title, step, guess):
         self.done += self.current
         self.current = guess
-        left = "?"
+        factor = 1.0
         if self.done:
             factor = (time.monotonic() - self.start) / self.done
-            left = f"{max(self.total - self.done, 0) * factor / 60:.0f} min"
-        print(f"[{left} left] {title}: {step}", file=sys.stderr, flush=True)
+        left = max(self.total - self.done, 0) * factor / 60
+        print(
+            f"[{left:.0f} min left] {title}: {step}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def run(options):
@@ -78,7 +82,7 @@ def run(options):
         plan.groups(_request(options, found)), options.level
     )
     if options.plan:
-        print("\n".join(_described(groups, found)))
+        print("\n".join(_described(groups, found, rules)))
         return
     if options.fresh:
         shutil.rmtree(options.scratch, ignore_errors=True)
@@ -172,7 +176,7 @@ def _told():
     return told
 
 
-def _described(groups, found):
+def _described(groups, found, rules):
     for group in groups:
         yield "one after the other" if len(group) == 1 else "in turn"
         for job in group:
@@ -180,6 +184,8 @@ def _described(groups, found):
             quantities = ", ".join(job.quantities)
             why = f" ({reason})" if reason else ""
             yield f"  {job.network}: {job.title}: {quantities}{why}"
+    seconds = sum(guessed(job, rules) for group in groups for job in group)
+    yield f"about {seconds / 60:.0f} minutes"
 
 
 def parse(arguments=None):
@@ -204,7 +210,7 @@ def parse(arguments=None):
     add("--timm-python", metavar="PATH",
         help="interpreter with timm; default: this one")
     add("--threads", type=positive, help="default: all cores")
-    add("--rounds", type=positive, default=5, help="default 5")
+    add("--rounds", type=positive, default=3, help="default 3")
     add("--seconds", type=float, default=0.4,
         help="of a contender's turn; at least one run; default 0.4")
     add("--patience", type=float, default=300,

@@ -35,7 +35,7 @@ def log(tmp_path, monkeypatch):
 def fake(log, name, times, **arguments):
     fields = {"once": arguments.pop("once", False)}
     fields["needs"] = arguments.pop("needs", ())
-    fields["files"] = arguments.pop("files", ())
+    fields["files"] = arguments.pop("files", {})
     return Job(
         section="inference",
         network="CSPPeleeNet",
@@ -153,7 +153,9 @@ def test_what_cannot_start_is_left_out_with_the_reason(tmp_path, log):
     jobs = [
         fake(log, "a", times, fate="does not load"),
         fake(log, "b", times, needs=("keras", "openvino")),
-        fake(log, "c", times, files=(str(tmp_path / "net-8.tflite"),)),
+        fake(
+            log, "c", times, files={"batch 1": str(tmp_path / "net-8.tflite")}
+        ),
     ]
     measured = coordinator(tmp_path)
     measured.measure(jobs)
@@ -399,7 +401,7 @@ def test_files_are_made_before_they_are_needed(tmp_path):
     made = set()
     for group in plan.groups(request(tmp_path)):
         for job in group:
-            assert set(job.files) <= made, job.title
+            assert set(job.files.values()) <= made, job.title
         for job in group:
             for step in job.quantities.values():
                 made.update({step.get("with", {}).get("path")} - {None})

@@ -40,7 +40,7 @@ def ours(request, network):
     """TensorFlow, XLA and JAX; the paper's own variant in TensorFlow."""
     yield _keras(request, network, "keras_csp", "TensorFlow", network.factory)
     # XLA compiles a training step for a minute; grouped, it runs for one too.
-    slow = network.title not in ("CSPResNet-50", "CSPPeleeNet")
+    slow = network.title != "CSPPeleeNet"
     levels = {"training": THOROUGH if slow else DEFAULT}
     for engine, backend, needs in (
         ("XLA", _TENSORFLOW, ()),
@@ -55,7 +55,7 @@ def ours(request, network):
             needs=needs,
             environment=backend,
             levels=levels,
-            seconds=20,
+            seconds=14,
         )
     if network.paper:
         yield _keras(
@@ -64,7 +64,7 @@ def ours(request, network):
             "keras_csp",
             "TensorFlow",
             network.paper,
-            levels={"training": DEFAULT},
+            levels={"training": THOROUGH},
         )
 
 
@@ -98,23 +98,24 @@ def peers(request, network):
             network.timm,
             needs=("keras_hub",),
             levels={"training": DEFAULT} if network.grouped else {},
-            seconds=50 if network.grouped else 12,
+            seconds=50 if network.grouped else 10,
         )
         yield _torch(request, network, "eager", network.timm)
         yield _torch(request, network, "channels_last", network.timm)
         # Compiling takes minutes: one network shows what it brings.
         level = DEFAULT if network == NETWORKS[0] else THOROUGH
         levels = dict.fromkeys(quantities(request), level)
+        levels["training"] = THOROUGH
         yield _torch(
-            request, network, "compiled", network.timm, levels, seconds=60
+            request, network, "compiled", network.timm, levels, seconds=50
         )
-    levels = {"training": DEFAULT}
     for name in network.applications:
-        framework = "keras.applications"
+        framework, levels = "keras.applications", {"training": DEFAULT}
         yield _keras(
             request, network, framework, "TensorFlow", name, levels=levels
         )
     for name in network.others:
+        levels = {"training": THOROUGH}
         yield _torch(request, network, "eager", name, levels)
 
 
@@ -176,6 +177,7 @@ def _file(request, network, framework, engine, ending, model=None):
     model = model or network.factory
     path = request.path(model, ending)
     runtime = engine.split()[0]
+    asked = quantities(request, training=False)
     return Job(
         section="inference",
         network=network.title,
@@ -183,7 +185,7 @@ def _file(request, network, framework, engine, ending, model=None):
         engine=engine,
         model=model,
         runs="peers_lib.file_runs",
-        quantities=quantities(request, training=False),
+        quantities=asked,
         arguments={
             "runtime": runtime,
             "paths": {request.size: path},
@@ -191,7 +193,7 @@ def _file(request, network, framework, engine, ending, model=None):
             "threads": request.threads,
         },
         needs=(_MODULES[runtime],),
-        files=(path,),
+        files=dict.fromkeys(asked, path),
         seconds=2,
     )
 
@@ -236,7 +238,8 @@ def imports():
             needs=("keras" if module == "keras_csp" else module,),
             python=python,
             environment=_TENSORFLOW,
-            seconds=6,
+            once=True,
+            seconds=10,
         )
 
 
@@ -294,7 +297,15 @@ def _steps(request, model, weights, formats):
 
 
 def _cost(
-    request, title, framework, model, steps, needs, section="costs", size=None
+    request,
+    title,
+    framework,
+    model,
+    steps,
+    needs,
+    section="costs",
+    size=None,
+    levels=None,
 ):
     arguments = {
         "model": model,
@@ -318,19 +329,22 @@ def _cost(
         python="timm" if timm else "this",
         environment=_TENSORFLOW,
         once=True,
-        seconds=12,
+        levels=levels or {},
+        seconds=12 if framework == "keras_csp" else 4,
     )
 
 
 # Pairs of a base network and its CSP network.
 
 
-def pair_files(request, pair, model, sizes):
+def pair_files(request, pair, model, sizes, published):
     """One export, or one for each size where a file has a fixed one."""
-    steps = {}
+    steps, levels = {}, {}
     for size, path in _pair_paths(request, pair, model, sizes).items():
         asked = {"path": path, "size": size}
-        steps[f"export {size} px"] = {"step": "export_litert", "with": asked}
+        name = f"export {size} px"
+        steps[name] = {"step": "export_litert", "with": asked}
+        levels[name] = THOROUGH if size > published else QUICK
         if not pair.fixed:
             break
     return _cost(
@@ -342,10 +356,11 @@ def pair_files(request, pair, model, sizes):
         needs=("keras", "tensorflow"),
         section="savings files",
         size=sizes[0],
+        levels=levels,
     )
 
 
-def pair_litert(request, pair, model, sizes):
+def pair_litert(request, pair, model, sizes, published):
     """With one image."""
     paths = _pair_paths(request, pair, model, sizes)
     return Job(
@@ -357,12 +372,13 @@ def pair_litert(request, pair, model, sizes):
             "threads": request.threads,
         },
         needs=("ai_edge_litert",),
-        files=tuple(set(paths.values())),
+        files={f"{size} px": path for size, path in paths.items()},
+        levels=_late(sizes, published) if pair.fixed else {},
         seconds=1,
     )
 
 
-def pair_tensorflow(request, pair, model, sizes):
+def pair_tensorflow(request, pair, model, sizes, published):
     """With a batch, whose time is the network's and not the call's."""
     return Job(
         **_pair_common(pair, model, "TensorFlow", sizes, TRAINING_BATCH),
@@ -375,12 +391,18 @@ def pair_tensorflow(request, pair, model, sizes):
         },
         needs=("keras", "tensorflow"),
         environment=_TENSORFLOW,
+        levels=_late(sizes, published),
         seconds=7,
     )
 
 
 def _pair_title(pair):
     return f"{pair.csp} / {pair.base}"
+
+
+def _late(sizes, published):
+    """Images larger than the paper's, with what takes long there."""
+    return {f"{size} px": THOROUGH for size in sizes if size > published}
 
 
 def _pair_paths(request, pair, model, sizes):

@@ -20,7 +20,8 @@ from peers_lib.machine import free_memory, thread_variables
 HERE = pathlib.Path(__file__).parent
 # A warmed-up run that takes longer is measured once: the noise is small then.
 SLOW = 10.0
-_LEAST_MEMORY = 2.5e9
+# A training takes about as much; less, and others would be swapped out.
+_LEAST_MEMORY = 3e9
 
 
 class ContenderError(Exception):
@@ -48,8 +49,25 @@ class Rules:
 
 def guessed(job, rules):
     """Seconds that all quantities of a job may take."""
-    turns = 0 if job.once else 2 * rules.rounds * rules.seconds
-    return len(job.quantities) * (job.seconds + turns)
+    total = 0.0
+    for index, quantity in enumerate(job.quantities):
+        training = quantity == "training"
+        total += _starting(job, index == 0, training)
+        if not job.once:
+            total += rules.rounds * _turn(rules, training)
+    return total
+
+
+def _starting(job, first, training):
+    """Importing and building, or a step to compile, or only a new shape."""
+    if job.once or first:
+        return job.seconds
+    return 1.5 * job.seconds if training else job.seconds / 3
+
+
+def _turn(rules, training):
+    """An uncounted run and those that count."""
+    return max(2.5 * rules.seconds, 4.0 if training else 0.0)
 
 
 class Worker:
@@ -182,8 +200,13 @@ class Coordinator:
     def _warmed_up(self, job, quantity):
         """Whether it is ready for rounds; those run once never are."""
         step = f"{quantity}, {job.title}"
-        self.progress(job.network, step, job.seconds)
+        training = quantity == "training"
+        guess = _starting(job, job.key not in self.workers, training)
+        self.progress(job.network, step, guess)
         with self._skipping(job, quantity):
+            path = pathlib.Path(job.files.get(quantity, HERE))
+            if not path.exists():
+                raise RefusedError(f"{path.name} was not exported")
             self._open(job)
             first = self._run(job, quantity)
             if job.once:
@@ -209,7 +232,7 @@ class Coordinator:
         ]
         if jobs:
             step = f"round {number}, {len(jobs)} contenders in turn"
-            guess = len(jobs) * 2 * self.rules.seconds
+            guess = len(jobs) * _turn(self.rules, quantity == "training")
             self.progress(f"{jobs[0].network}, {quantity}", step, guess)
         for job in jobs:
             with self._skipping(job, quantity):
@@ -247,9 +270,6 @@ class Coordinator:
         if job.key in self.workers:
             return
         interpreter, reason = self.machine.interpreter(job)
-        missing = [f for f in job.files if not pathlib.Path(f).is_file()]
-        if missing:
-            reason = f"{pathlib.Path(missing[0]).name} was not exported"
         free = free_memory()
         if free is not None and free < _LEAST_MEMORY:
             reason = f"only {free / 1e9:.1f} GB of memory are free"

@@ -20,11 +20,12 @@ class Job:
         needs: modules that its interpreter must have.
         python: "this" or "timm": the interpreter that is asked first.
         environment: variables of the process.
-        files: made by an earlier job; without them it cannot run.
+        files: {quantity: path} of what an earlier job must have made.
         once: whether each quantity is run once, without warming up.
         levels: {quantity: 0 to 2}, how thorough a run measures it; 0 if not
             named.
-        seconds: guess of what one warming-up takes, for the time left.
+        seconds: guess of what its first warming-up takes, or each step of
+            those that are run once; for the time left.
     """
 
     section: str
@@ -38,7 +39,7 @@ class Job:
     needs: tuple = ()
     python: str = "this"
     environment: dict = dataclasses.field(default_factory=dict)
-    files: tuple = ()
+    files: dict = dataclasses.field(default_factory=dict)
     once: bool = False
     levels: dict = dataclasses.field(default_factory=dict)
     seconds: float = 10.0

@@ -101,12 +101,12 @@ def _network(request, network):
 
 def _pair(request, pair):
     """The exports of both; then both in both engines, in turn."""
-    sizes = {published(pair.base).input_size, *request.saving_sizes}
-    sizes = sorted(sizes)
+    size = published(pair.base).input_size
+    sizes = sorted({size, *request.saving_sizes})
     models = (pair.base, pair.csp)
-    alone = [[make.pair_files(request, pair, m, sizes)] for m in models]
+    alone = [[make.pair_files(request, pair, m, sizes, size)] for m in models]
     together = [
-        made(request, pair, model, sizes)
+        made(request, pair, model, sizes, size)
         for model in models
         for made in (make.pair_litert, make.pair_tensorflow)
     ]
