@@ -31,14 +31,14 @@ import pathlib
 import shlex
 import shutil
 import sys
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from peers_lib import machine, plan
-from peers_lib.coordinator import Coordinator, Rules, guessed
+from peers_lib.coordinator import Coordinator, Rules
 from peers_lib.picture import draw_savings, draw_speeds
+from peers_lib.progress import Progress, guessed
 from peers_lib.report import Report
 from peers_lib.store import Store
 from peers_lib.summary import Summary
@@ -47,31 +47,6 @@ from keras_csp import published
 from keras_csp.detection.table import published_detectors
 
 HERE = pathlib.Path(__file__).parent
-
-
-class Progress:
-    """A line on standard error for each step, with the time left.
-
-    That is the guess for the steps to come, corrected by how long those that
-    are done took beside their guesses.
-    """
-
-    def __init__(self):
-        self.total = self.done = self.current = 0.0
-        self.start = time.monotonic()
-
-    def __call__(self, title, step, guess):
-        self.done += self.current
-        self.current = guess
-        factor = 1.0
-        if self.done:
-            factor = (time.monotonic() - self.start) / self.done
-        left = max(self.total - self.done, 0) * factor / 60
-        print(
-            f"[{left:.0f} min left] {title}: {step}",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def run(options):

@@ -7,12 +7,13 @@ import sys
 
 import pytest
 from peers_lib import machine, plan, targets
-from peers_lib.contenders import quantities as image_quantities
-from peers_lib.coordinator import Coordinator, Rules, guessed
+from peers_lib.coordinator import Coordinator, Rules
+from peers_lib.inference_jobs import quantities as image_quantities
 from peers_lib.jobs import Job
 from peers_lib.machine import Interpreter, Machine
 from peers_lib.networks import NETWORKS, PAIRS
 from peers_lib.picture import draw_savings, draw_speeds
+from peers_lib.progress import guessed
 from peers_lib.report import Report, ranked
 from peers_lib.store import Record, Store
 from peers_lib.summary import Summary

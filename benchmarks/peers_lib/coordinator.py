@@ -16,6 +16,7 @@ import signal
 import subprocess
 
 from peers_lib.machine import free_memory, thread_variables
+from peers_lib.progress import guessed, starting, turn
 
 HERE = pathlib.Path(__file__).parent
 # A warmed-up run that takes longer is measured once: the noise is small then.
@@ -45,29 +46,6 @@ class Rules:
     rounds: int
     seconds: float
     patience: float
-
-
-def guessed(job, rules):
-    """Seconds that all quantities of a job may take."""
-    total = 0.0
-    for index, quantity in enumerate(job.quantities):
-        training = quantity == "training"
-        total += _starting(job, index == 0, training)
-        if not job.once:
-            total += rules.rounds * _turn(rules, training)
-    return total
-
-
-def _starting(job, first, training):
-    """Importing and building, or a step to compile, or only a new shape."""
-    if job.once or first:
-        return job.seconds
-    return 1.5 * job.seconds if training else job.seconds / 3
-
-
-def _turn(rules, training):
-    """An uncounted run and those that count."""
-    return max(2.5 * rules.seconds, 4.0 if training else 0.0)
 
 
 class Worker:
@@ -201,7 +179,7 @@ class Coordinator:
         """Whether it is ready for rounds; those run once never are."""
         step = f"{quantity}, {job.title}"
         training = quantity == "training"
-        guess = _starting(job, job.key not in self.workers, training)
+        guess = starting(job, job.key not in self.workers, training)
         self.progress(job.network, step, guess)
         with self._skipping(job, quantity):
             path = pathlib.Path(job.files.get(quantity, HERE))
@@ -232,7 +210,7 @@ class Coordinator:
         ]
         if jobs:
             step = f"round {number}, {len(jobs)} contenders in turn"
-            guess = len(jobs) * _turn(self.rules, quantity == "training")
+            guess = len(jobs) * turn(self.rules, quantity == "training")
             self.progress(f"{jobs[0].network}, {quantity}", step, guess)
         for job in jobs:
             with self._skipping(job, quantity):

@@ -2,6 +2,12 @@
 
 import dataclasses
 
+# How thorough a run is: with --quick, by default, with --thorough.
+QUICK, DEFAULT, THOROUGH = range(3)
+TRAINING_BATCH = 8
+TENSORFLOW = {"KERAS_BACKEND": "tensorflow"}
+JAX = {"KERAS_BACKEND": "jax"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:

@@ -8,14 +8,15 @@ import dataclasses
 import pathlib
 
 from keras_csp import published
-from peers_lib import contenders as make
+from peers_lib import cost_jobs, inference_jobs, saving_jobs
+from peers_lib.detector_jobs import detector
+from peers_lib.jobs import DEFAULT, QUICK, THOROUGH
 from peers_lib.networks import NETWORKS, PAIRS
 
-__all__ = ["NETWORKS", "PAIRS"]
+__all__ = ["DEFAULT", "NETWORKS", "PAIRS", "QUICK", "THOROUGH"]
 
 SECTIONS = ("inference", "training", "costs", "savings", "detectors")
 SAVING_SIZES = (128, 320)
-QUICK, DEFAULT, THOROUGH = range(3)
 _HOW = {DEFAULT: "without --quick", THOROUGH: "with --thorough"}
 
 
@@ -51,7 +52,7 @@ def groups(request):
     """Lists of jobs, in the order in which they are measured."""
     wanted, found = set(request.sections), []
     if "costs" in wanted:
-        found.append(list(make.imports()))
+        found.append(list(cost_jobs.imports()))
     if wanted & {"inference", "training", "costs"}:
         for network in request.networks:
             found += _network(request, network)
@@ -59,7 +60,7 @@ def groups(request):
         for pair in request.pairs:
             found += _pair(request, pair)
     if "detectors" in wanted:
-        found.append([make.detector(request, d) for d in request.detectors])
+        found.append([detector(request, d) for d in request.detectors])
     return [group for group in found if group]
 
 
@@ -89,12 +90,12 @@ def _network(request, network):
     alone = []
     if sections & {"inference", "costs"}:
         weights = "costs" in sections
-        alone = [[j] for j in make.costs(request, network, weights)]
+        alone = [[j] for j in cost_jobs.costs(request, network, weights)]
     together = [
-        *make.ours(request, network),
-        *make.files(request, network),
-        *make.peers(request, network),
-        *make.sgemm(request, network),
+        *inference_jobs.ours(request, network),
+        *inference_jobs.files(request, network),
+        *inference_jobs.peers(request, network),
+        *inference_jobs.sgemm(request, network),
     ]
     return [*alone, [job for job in together if job.quantities]]
 
@@ -104,10 +105,10 @@ def _pair(request, pair):
     size = published(pair.base).input_size
     sizes = sorted({size, *request.saving_sizes})
     models = (pair.base, pair.csp)
-    alone = [[make.pair_files(request, pair, m, sizes, size)] for m in models]
+    alone = [[saving_jobs.files(request, pair, m, sizes, size)] for m in models]
     together = [
         made(request, pair, model, sizes, size)
         for model in models
-        for made in (make.pair_litert, make.pair_tensorflow)
+        for made in (saving_jobs.litert, saving_jobs.tensorflow)
     ]
     return [*alone, together]

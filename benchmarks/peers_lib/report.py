@@ -5,7 +5,7 @@ import dataclasses
 
 from keras_csp.text import markdown
 from keras_csp.writing import replacing
-from peers_lib.contenders import TRAINING_BATCH
+from peers_lib.jobs import TRAINING_BATCH
 from peers_lib.networks import NETWORKS
 from peers_lib.summary import Row
 from peers_lib.targets import BATCH_1, BATCH_8, TRAINING, savings, targets

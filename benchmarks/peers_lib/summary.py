@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import statistics
 
-from peers_lib.contenders import TRAINING_BATCH
+from peers_lib.jobs import TRAINING_BATCH
 
 
 @dataclasses.dataclass(frozen=True)
