@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from support import SMALL, randomize
 
+from keras_csp.export import load, to_onnx, to_saved_model, to_tflite
 from keras_csp.export import tflite as module
-from keras_csp.export import to_onnx, to_tflite
 from keras_csp.models.network import build_network
 
 pytestmark = pytest.mark.skipif(
@@ -120,3 +120,69 @@ def test_an_operation_that_tflite_lacks_is_named(tmp_path):
 def test_samples_must_fit(shape, tmp_path):
     with pytest.raises(ValueError, match="samples"):
         to_tflite(small("SmallMobile"), tmp_path / "m.tflite", np.zeros(shape))
+
+
+def test_a_model_of_open_sides(tmp_path, rng):
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3)(inputs)
+    outputs = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, outputs)
+    path = tmp_path / "m.tflite"
+    with pytest.raises(ValueError, match=r"`input_shape=\(height, width"):
+        to_tflite(model, path)
+    with pytest.raises(ValueError, match=r"input_shape=\(8, 8, 1\)"):
+        to_tflite(model, path, input_shape=(8, 8, 1))
+    to_tflite(model, path, input_shape=(8, 12, 3))
+    assert load(path).metadata.input_shape == (8, 12, 3)
+    samples = rng.random((2, 10, 9, 3), dtype="float32")
+    check = to_tflite(model, path, samples)
+    assert (check.samples, check.largest_difference < 1e-5) == (2, True)
+    assert load(path).metadata.input_shape == (10, 9, 3)
+    batches = [samples, samples]
+    with pytest.raises(ValueError, match=r"`input_shape=\(height, width"):
+        to_tflite(model, path, quantize="int8", representative=batches)
+
+
+def test_without_photographs_samples_are_asked_for(tmp_path):
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    with pytest.raises(ValueError, match=r"inputs \(8,\), no photographs"):
+        to_tflite(model, tmp_path / "m.tflite")
+    two = keras.Model([inputs, keras.Input((8,))], inputs)
+    with pytest.raises(ValueError, match="must have one input"):
+        to_tflite(two, tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"opset": 12}, "opset=12"),
+        ({"dynamic_batch": 3}, "dynamic_batch=3"),
+    ],
+)
+def test_mistakes_of_onnx(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        to_onnx(small("SmallMobile"), tmp_path / "m.onnx", **options)
+
+
+def test_onnx_of_one_image_at_a_time(tmp_path, samples):
+    model = small("SmallMobile")
+    to_onnx(model, tmp_path / "one.onnx", samples, dynamic_batch=False)
+    to_onnx(model, tmp_path / "many.onnx", samples)
+    import onnxruntime
+
+    found = {}
+    for name in ("one", "many"):
+        session = onnxruntime.InferenceSession(tmp_path / f"{name}.onnx")
+        found[name] = session.get_inputs()[0].shape[0]
+    assert found["one"] == 1
+    assert isinstance(found["many"], str)
+
+
+def test_a_saved_model_is_not_written_over_something_else(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.png").touch()
+    with pytest.raises(ValueError, match="new or a SavedModel"):
+        to_saved_model(small("SmallMobile"), tmp_path / "photos")
+    assert (tmp_path / "photos" / "mine.png").exists()

@@ -65,14 +65,14 @@ def fold_batchnorm(model):
 
 def _folded(convolution, norm):
     """[kernel, bias] of both layers together."""
+    numpy = keras.ops.convert_to_numpy
     kernel, *bias = convolution.get_weights()
-    variance = np.asarray(norm.moving_variance)
-    scale = 1 / np.sqrt(variance + norm.epsilon)
+    scale = 1 / np.sqrt(numpy(norm.moving_variance) + norm.epsilon)
     if norm.scale:
-        scale = scale * np.asarray(norm.gamma)
-    shift = (sum(bias) - np.asarray(norm.moving_mean)) * scale
+        scale = scale * numpy(norm.gamma)
+    shift = (sum(bias) - numpy(norm.moving_mean)) * scale
     if norm.center:
-        shift = shift + np.asarray(norm.beta)
+        shift = shift + numpy(norm.beta)
     # A depthwise kernel's last two axes, together, are its outputs.
     outputs = kernel.shape[-2:] if _is_depthwise(convolution) else (-1,)
     return [kernel * scale.reshape(outputs), shift]

@@ -59,8 +59,9 @@ def file_shape(model, samples=None, input_shape=None):
                 f"Received: input_shape={given}"
             )
         return given
-    if None in shape and samples is not None:
-        return tuple(np.shape(samples)[1:])
+    given = tuple(getattr(samples, "shape", ()))[1:]
+    if None in shape and _fits(shape, given):
+        return given
     if None in shape:
         raise ValueError(
             f"{model.name!r} takes images of any size: give the file's as "
@@ -97,7 +98,7 @@ def representative_inputs(values, shape):
         values: `(n, *shape)`, or an iterable of such batches, e.g. a
             `tf.data.Dataset`; of batches that are tuples the first part.
     """
-    if not isinstance(values, np.ndarray) and hasattr(values, "__iter__"):
+    if not hasattr(values, "shape") and hasattr(values, "__iter__"):
         batches, found = iter(values), []
         for batch in batches:
             if isinstance(batch, (tuple, list)):
@@ -113,12 +114,12 @@ def photographs(metadata, count=8):
     """Parts of scikit-learn's two photographs, as the network takes them."""
     from sklearn.datasets import load_sample_images
 
-    height, width, channels = metadata.input_shape
-    if channels not in (1, 3):
+    if len(metadata.input_shape) != 3 or metadata.input_shape[-1] not in (1, 3):
         raise ValueError(
-            f"A network of {channels} channels needs `samples`: real inputs "
-            "to compare the file with the model on"
+            f"A network of inputs {metadata.input_shape}, no photographs, "
+            "needs `samples`: real inputs to compare the file with the model on"
         )
+    height, width, channels = metadata.input_shape
     images = load_sample_images().images
     rng = np.random.default_rng(0)
     crops = [
