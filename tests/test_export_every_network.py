@@ -4,6 +4,8 @@ At 64 pixels, where every stage still has a map: the same layers and the same
 operations as at any other size.
 """
 
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -23,6 +25,15 @@ DETECTORS = {
     for row in published_detectors()
     if row.box_loss is None
 }
+
+
+@pytest.fixture(autouse=True)
+def _free_each_network():
+    """Graphs are circles of references: of sixty, they fill the memory before
+    Python looks for them."""
+    yield
+    keras.utils.clear_session()
+    gc.collect()
 
 
 @pytest.fixture
@@ -84,4 +95,3 @@ def test_every_detector(head, rng, tmp_path):
         np.testing.assert_allclose(
             answer["boxes"], expected["boxes"], atol=1e-2
         )
-    keras.utils.clear_session()

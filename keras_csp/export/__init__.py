@@ -2,6 +2,7 @@
 
 from keras_csp.export.checking import ExportCheck
 from keras_csp.export.folding import fold_batchnorm
+from keras_csp.export.inputs import photographs
 from keras_csp.export.layer_errors import LayerError, layer_errors
 from keras_csp.export.metadata import Metadata, describe
 from keras_csp.export.onnx import to_onnx
@@ -17,6 +18,7 @@ __all__ = [
     "fold_batchnorm",
     "layer_errors",
     "load",
+    "photographs",
     "to_onnx",
     "to_saved_model",
     "to_tflite",

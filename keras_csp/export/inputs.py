@@ -111,15 +111,24 @@ def representative_inputs(values, shape):
 
 
 def photographs(metadata, count=8):
-    """Parts of scikit-learn's two photographs, as the network takes them."""
+    """Parts of scikit-learn's two photographs, as the network takes them.
+
+    Args:
+        metadata: a `Metadata`, of images of 1 or 3 channels.
+        count: how many. Default 8.
+
+    Returns:
+        float32 `(count, height, width, channels)`.
+    """
     from sklearn.datasets import load_sample_images
 
-    if len(metadata.input_shape) != 3 or metadata.input_shape[-1] not in (1, 3):
+    shape = metadata.input_shape
+    if len(shape) != 3 or shape[-1] not in (1, 3):
         raise ValueError(
-            f"A network of inputs {metadata.input_shape}, no photographs, "
+            f"A network of inputs {shape}, no photographs, "
             "needs `samples`: real inputs to compare the file with the model on"
         )
-    height, width, channels = metadata.input_shape
+    height, width, channels = shape
     images = load_sample_images().images
     rng = np.random.default_rng(0)
     crops = [
