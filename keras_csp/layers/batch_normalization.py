@@ -1,9 +1,8 @@
 """Batch normalisation by TensorFlow's fused operation.
 
-Keras' own computes with means, products and sums, each of which reads or
-writes the whole map. `FusedBatchNormV3` reads it twice in training, as its
-gradient does, and when predicting a CPU computes it within the convolution
-before it.
+Keras' own is made of means, products and sums, each of which goes through the
+whole map. `FusedBatchNormV3` is one operation and its gradient another; a CPU
+that predicts in single precision computes it within the convolution before it.
 """
 
 import keras
@@ -88,7 +87,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
 def _biased(variance, x):
     """sum((x - mean)^2) / n; TensorFlow's operation divides by n - 1.
 
-    Keras divides by n on every backend. Of n = 1 an operation may have made
+    Keras divides by n on every backend, for the moving variance as for y;
+    PyTorch and Darknet keep the other. Of n = 1 an operation may have made
     0 / 0, hence "no nan".
     """
     import tensorflow as tf
