@@ -48,6 +48,13 @@ def test_detections_may_change_places():
     assert agreement == 1
 
 
+def test_boxes_that_all_begin_at_the_edge():
+    edge = (0, 0, 10, 10, 0.9, 1)
+    assert compare(detections([edge]), detections([edge])) == (0.0, 1.0)
+    moved = (0.5, 0, 10, 10, 0.9, 1)
+    assert compare(detections([edge]), detections([moved]))[0] == 0.5
+
+
 def test_a_detection_too_many():
     assert compare(detections([A], [B]), detections([A], [B, A])) == (
         np.inf,

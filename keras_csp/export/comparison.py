@@ -59,6 +59,7 @@ def _nearest(expected, answered):
             largest = np.inf
         elif len(ours):
             scale = np.abs(ours).max(axis=0)
+            scale[scale == 0] = 1.0  # all boxes at the left edge, say
             apart = np.abs(ours[:, None] - theirs[None]) / scale
             nearest = apart.max(axis=-1).min(axis=1)
             largest = np.maximum(largest, nearest.max())
