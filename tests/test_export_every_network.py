@@ -82,16 +82,23 @@ def test_every_detector(head, rng, tmp_path):
     randomize(detector)
     images = rng.random((2, SIDE, SIDE, 3), dtype="float32")
     scores = detector.predict(images, verbose=0, score_threshold=0.0)["scores"]
-    model = detector.inference_model(
-        score_threshold=float(np.median(scores[:, :20]))
-    )
+    model = detector.inference_model(score_threshold=between(scores))
     expected = model.predict_on_batch(images)
-    assert expected["count"].min() > 0
+    assert expected["count"].max() > 0
     for file, write in WRITE.items():
         check = write(model, tmp_path / file, images)
         assert check.largest_difference < 1e-4
         answer = load(tmp_path / file)(images)
         np.testing.assert_array_equal(answer["count"], expected["count"])
-        np.testing.assert_allclose(
-            answer["boxes"], expected["boxes"], atol=1e-2
-        )
+        for image, count in enumerate(expected["count"]):
+            found = answer["boxes"][image, :count]
+            for box in expected["boxes"][image, :count]:
+                # Boxes of equal scores may have changed places.
+                assert np.abs(found - box).max(axis=1).min() < 1e-2
+
+
+def between(scores):
+    """A threshold that no score is near to: in the widest gap."""
+    values = np.sort(scores[scores > 0.01])
+    widest = np.argmax(np.diff(values))
+    return float(values[widest : widest + 2].mean())
