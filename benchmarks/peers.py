@@ -36,7 +36,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from peers_lib import machine, plan
-from peers_lib.coordinator import Coordinator, Rules
+from peers_lib.coordinator import SLOW, Coordinator, Rules
 from peers_lib.picture import draw_savings, draw_speeds
 from peers_lib.progress import Progress, guessed
 from peers_lib.report import Report
@@ -85,7 +85,7 @@ def write(store, skipped, options, found):
         {row.head: row.fps for row in published_detectors()},
     )
     report.write(options.output / "peers")
-    note = f"{machine.cpu()}, {len(found.cores)} threads"
+    note = f"{machine.cpu()}, {threads(found)}"
     draw_speeds(report.summary, options.output / "peers.png", note)
     draw_savings(
         report.summary,
@@ -129,17 +129,25 @@ def _settings(options, found):
 
 def _about(options, found, starts):
     yield (
-        f"{machine.cpu()}; {len(found.cores)} threads on as many cores for "
-        f"every contender. Medians of {options.rounds} rounds of at least "
+        f"{machine.cpu()}; {threads(found)} on as many cores for every "
+        f"contender. Medians of {options.rounds} rounds of at least "
         f"{options.seconds:g} s, or of one where a run takes longer than "
-        "10 s; the spread is from the fastest round to the slowest, by the "
-        f"median. Images of {options.size}x{options.size}, random weights."
+        f"{SLOW:g} s; the spread is from the fastest round to the slowest, "
+        f"by the median. Images of {options.size}x{options.size}, random "
+        "weights. oneDNN is as each package leaves it: keras_csp has it on, "
+        "the others have TensorFlow's choice for the CPU. What stands beside "
+        "CSPDenseNet-201 of keras.applications and timm are other networks."
         + (f" Measured in {starts} starts." if starts > 1 else "")
     )
     yield ""
     yield ", ".join(f"{k} {v}" for k, v in found.versions.items()) + "."
     yield ""
     yield "    " + shlex.join(["python", "benchmarks/peers.py", *_told()])
+
+
+def threads(found):
+    number = len(found.cores)
+    return "1 thread" if number == 1 else f"{number} threads"
 
 
 def _told():

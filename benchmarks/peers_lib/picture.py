@@ -10,7 +10,7 @@ COLOURS = {
     "keras-hub": "#7a5195",
     "keras.applications": "#8c8c8c",
 }
-OTHER = "black"
+PAPER, OTHER = "#8fbbe0", "black"
 COLUMNS = (
     (BATCH_1, "inference, batch 1"),
     (BATCH_8, "inference, batch 8"),
@@ -35,10 +35,11 @@ def draw_speeds(summary, path, note):
         gridspec_kw={"height_ratios": heights},
     )
     for row, (network, keys) in zip(axes, shown):
+        labels = [_label(network, key) for key in keys]
         for axis, (quantity, title) in zip(row, COLUMNS):
             _bars(axis, summary, network, keys, quantity)
             axis.set_title(f"{network.title}: {title}", fontsize=9, loc="left")
-        row[0].set_yticks(range(len(keys)), map(_label, keys), fontsize=8)
+        row[0].set_yticks(range(len(keys)), labels, fontsize=8)
     figure.suptitle(f"Images per second, more is better. {note}", fontsize=9)
     figure.tight_layout(rect=(0, 0, 1, 0.995))
     _save(figure, path)
@@ -51,19 +52,27 @@ def draw_savings(summary, path, published_size, note):
     points = [s for s in savings(summary, published_size) if s.bflops]
     if not points:
         return
-    figure = Figure(figsize=(10, 5), dpi=130)
+    figure = Figure(figsize=(11, 5.6), dpi=130)
     engines = list(dict.fromkeys(s.engine for s in points))
-    for axis, engine in zip(
-        figure.subplots(1, len(engines), squeeze=False)[0], engines
-    ):
+    axes = figure.subplots(
+        1, len(engines), squeeze=False, sharex=True, sharey=True
+    )
+    for axis, engine in zip(axes[0], engines):
         _scatter(axis, [s for s in points if s.engine == engine])
-        axis.set_title(engine)
-    figure.suptitle(f"What CSP saves, percent of the base. {note}", fontsize=9)
+        axis.set_title(engine, fontsize=10)
+    axes[0][0].set_ylabel("time saved, %")
+    axes[0][0].legend(fontsize=8, loc="lower right")
+    figure.suptitle(
+        "What CSP saves, percent of the base network; full at the paper's "
+        f"size. {note}",
+        fontsize=9,
+    )
     figure.tight_layout()
     _save(figure, path)
 
 
 def _contenders(summary, network):
+    """(framework, engine, model) of a network's panels, in their order."""
     rows = summary.find(section="inference", network=network.title)
     keys = dict.fromkeys(
         (row.framework, row.engine, row.model)
@@ -71,66 +80,82 @@ def _contenders(summary, network):
         if row.framework != "sgemm"
     )
     order = [*COLOURS, *(key[0] for key in keys)]
-    return sorted(keys, key=lambda key: order.index(key[0]))
+    return sorted(
+        keys, key=lambda key: (order.index(key[0]), key[2] == network.paper)
+    )
 
 
-def _label(key):
+def _label(network, key):
+    """The model's name only where it is not the panel's network."""
     framework, engine, model = key
+    if model == network.paper:
+        return f"{framework} {engine}, the paper's"
+    if model in (network.factory, network.timm):
+        return f"{framework} {engine}"
     return f"{framework} {engine}, {model}"
 
 
 def _bars(axis, summary, network, keys, quantity):
     values = []
     for key in keys:
-        framework, engine, model = key
         row = summary.one(
             section="inference",
             network=network.title,
-            framework=framework,
-            engine=engine,
-            model=model,
+            **dict(zip(("framework", "engine", "model"), key)),
             quantity=quantity,
         )
         values.append(row.images_per_second if row else 0.0)
-    axis.barh(
-        range(len(keys)),
-        values,
-        color=[COLOURS.get(key[0], OTHER) for key in keys],
-    )
-    axis.invert_yaxis()
+    colours = [
+        PAPER if key[2] == network.paper else COLOURS.get(key[0], OTHER)
+        for key in keys
+    ]
+    axis.barh(range(len(keys)), values, color=colours)
+    axis.set_ylim(len(keys) - 0.4, -0.6)
     axis.set_yticks([])
     axis.set_xticks([])
     largest = max(values) or 1.0
     axis.set_xlim(0, 1.18 * largest)
     for place, value in enumerate(values):
-        text = f"{value:.3g}" if value else "-"
-        axis.text(
-            value + 0.01 * largest, place, text, va="center", fontsize=7.5
-        )
+        if value:
+            x = value + 0.01 * largest
+            axis.text(x, place, _short(value), va="center", fontsize=7.5)
     for side in ("top", "right", "bottom"):
         axis.spines[side].set_visible(False)
 
 
+def _short(value):
+    """Three digits of it, or all before the point."""
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+
+
 def _scatter(axis, points):
     pairs = list(dict.fromkeys(point.pair for point in points))
-    for pair, marker in zip(pairs, "osD^"):
+    for number, (pair, marker) in enumerate(zip(pairs, "osD^")):
         own = [point for point in points if point.pair == pair]
         x = [100 * (1 - point.bflops) for point in own]
         y = [100 * (1 - point.time) for point in own]
-        axis.scatter(x, y, marker=marker, label=f"{pair.csp} / {pair.base}")
+        colour = f"C{number}"
+        axis.scatter(
+            x,
+            y,
+            marker=marker,
+            edgecolors=colour,
+            facecolors=[colour if p.published else "white" for p in own],
+            label=f"{pair.csp} / {pair.base}",
+            zorder=3,
+        )
         for point, a, b in zip(own, x, y):
             axis.annotate(
                 point.quantity,
                 (a, b),
-                xytext=(5, 3),
+                xytext=(6, 3),
                 textcoords="offset points",
                 fontsize=7,
             )
     axis.axline((0, 0), slope=1, color="grey", linewidth=0.8)
     axis.axhline(0, color="grey", linewidth=0.5)
-    axis.set_xlabel("BFLOPs saved, %")
-    axis.set_ylabel("time saved, %")
-    axis.legend(fontsize=7)
+    axis.margins(0.15)
+    axis.set_xlabel("BFLOPs saved, % (on the line the time falls as much)")
 
 
 def _save(figure, path):
