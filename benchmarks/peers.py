@@ -14,8 +14,9 @@ are medians of the rounds. Weights and images are random, which the time does
 not depend on. All is float32 where it does not say int8.
 
 Written are peers.csv, peers.md, peers.png and peers_savings.png. What is not
-installed is left out, and the report says so. timm and PyTorch may live in an
-environment of their own, which saves this one some gigabytes:
+installed is left out, and the report says so: OpenVINO is a "pip install
+openvino" away. timm and PyTorch may live in an environment of their own, which
+saves this one some gigabytes, and OpenVINO beside them:
 
     python -m venv timm-venv
     timm-venv/bin/pip install timm safetensors onnx onnxscript

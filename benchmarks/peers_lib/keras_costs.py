@@ -13,7 +13,7 @@ from peers_lib.keras_runs import limit_threads
 
 
 class Runs:
-    """A quantity has the "step" and, where one is written, the "path".
+    """A quantity has the "step", a method, and "with", its arguments.
 
     Args:
         framework, model: as of `keras_models.make`.

@@ -36,7 +36,7 @@ class Row:
 
     @property
     def batch(self):
-        """Images of one run, where the quantity is one of images."""
+        """Images of one run, where the quantity says it; else 1."""
         if self.quantity == "training":
             return TRAINING_BATCH
         word, _, number = self.quantity.partition(" ")

@@ -9,7 +9,7 @@ from peers_lib.torch_runs import make
 
 
 class Runs:
-    """A quantity has the "step" and, where one is written, the "path"."""
+    """A quantity has the "step", a method, and "with", its arguments."""
 
     def __init__(self, quantities, model, size, folder, threads):
         import timm  # noqa: F401
