@@ -73,7 +73,7 @@ class Runs:
         to_tflite(self.model, path, self.samples[:1])
 
     def export_litert_int8(self, path):
-        """int8 kernels and activations."""
+        """Of a network that is not trained, whose best classes say nothing."""
         from keras_csp.export import to_tflite
 
         to_tflite(
@@ -82,6 +82,7 @@ class Runs:
             self.samples[:1],
             quantize="int8",
             representative=self.samples,
+            minimum_agreement=0.0,
         )
 
     def export_onnx(self, path):
