@@ -25,7 +25,6 @@ def _free_memory():
     yield
     keras.utils.clear_session()
     # What is still alive stays: later collections need not look at it again.
-    gc.collect()
     gc.freeze()
 
 

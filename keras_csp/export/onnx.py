@@ -1,5 +1,7 @@
 """ONNX files, checked with onnxruntime."""
 
+import contextlib
+import os
 import pathlib
 
 from keras_csp.export.checking import checked
@@ -60,7 +62,7 @@ def to_onnx(
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         part.write_bytes(content)
-        return checked(model, "ONNX", path, samples, part, run=_run)
+        return checked(model, "ONNX", path, samples, part, _run)
 
 
 def _convert(model, shape, opset, metadata):
@@ -78,11 +80,28 @@ def _convert(model, shape, opset, metadata):
         lambda images: model(images, training=False),
         input_signature=signature,
     )
-    proto, _ = tf2onnx.convert.from_function(
-        function, input_signature=signature, opset=opset
-    )
+    with _errors_are_raised():
+        proto, _ = tf2onnx.convert.from_function(
+            function, input_signature=signature, opset=opset
+        )
     onnx.helper.set_model_props(proto, {METADATA_KEY: metadata.to_json()})
     return proto.SerializeToString()
+
+
+@contextlib.contextmanager
+def _errors_are_raised():
+    """To go on after an error, tf2onnx copies all weights before each of its
+    passes: more than twice the memory and the time."""
+    name = "TF2ONNX_CATCH_ERRORS"
+    before = os.environ.get(name)
+    os.environ[name] = "FALSE"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _run(path, samples):
