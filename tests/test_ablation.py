@@ -655,7 +655,7 @@ def test_it_learns_and_repeats_itself(tmp_path, shared_data):
     for name in ("one", "two"):
         process = start(
             *("--data", shared_data / "classification" / "cifar10" / "mini"),
-            *("--part", "figure1", "--size", 32, "--steps", 60, "--seeds", 1),
+            *("--part", "figure1", "--size", 32, "--steps", 120, "--seeds", 1),
             *("--output", tmp_path / name),
         )
         output, _ = process.communicate(timeout=1800)
