@@ -46,6 +46,7 @@ from peers_lib.summary import Summary
 
 from keras_csp import published
 from keras_csp.detection.table import published_detectors
+from keras_csp.runs import mistakes_in_one_line, positive
 
 HERE = pathlib.Path(__file__).parent
 
@@ -217,21 +218,10 @@ def parse(arguments=None):
     return parser.parse_args(arguments)
 
 
-def positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1: {text}")
-    return number
-
-
 def main():
     options = parse()
-    try:
+    with mistakes_in_one_line("peers"):
         run(options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"peers: {str(error).splitlines()[0]}")
-    except KeyboardInterrupt:
-        sys.exit("\npeers: stopped; the same command goes on from here")
 
 
 if __name__ == "__main__":

@@ -21,12 +21,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
-import numpy as np
 
 from keras_csp.data.photographs import find_photographs, read_photograph
 from keras_csp.data.views import letterbox
 from keras_csp.detection.drawing import draw_detections
-from keras_csp.detection.evaluation import original_boxes
+from keras_csp.detection.evaluation import in_original
 from keras_csp.writing import replacing
 
 
@@ -53,13 +52,7 @@ def load(options):
 def find(model, image, size):
     """What `model` finds, its boxes in pixels of the image, within it."""
     pixels, view = letterbox(image, size)
-    found = model.predict_on_batch(pixels[None])
-    count = int(found.pop("count")[0])
-    found = {key: value[0][:count] for key, value in found.items()}
-    place = view.scale[0], view.offset[1], view.offset[0]
-    height, width = image.shape[:2]
-    boxes = original_boxes(found["boxes"], place)
-    return {**found, "boxes": np.clip(boxes, 0, [width, height] * 2)}
+    return in_original(model.predict_on_batch(pixels[None]), image, view)
 
 
 def rows(found, names):

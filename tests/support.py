@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_csp.layers import ConvNormAct
 from keras_csp.models.rows import (
     Network,
     Stage,
@@ -53,6 +54,14 @@ def randomize(layer):
             value = rng.normal(0, 0.1, variable.shape)
         variable.assign(value.astype("float32"))
     return layer
+
+
+def tiny_backbone(size=64):
+    """For detectors: strides 8, 16 and 32 of 8, 16 and 24 channels."""
+    x = inputs = keras.Input((size, size, 3))
+    for filters in (4, 8, 8, 16, 24):
+        x = ConvNormAct(filters, 3, 2)(x)
+    return keras.Model(inputs, x, name="tiny")
 
 
 def unit_weights(unit):

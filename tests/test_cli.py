@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from support import tiny_backbone
 
 import keras_csp
 from keras_csp.commands import main
@@ -117,11 +118,8 @@ def test_export_a_network_by_name(tmp_path, capsys):
 
 
 def test_predict_boxes(tmp_path, folder, capsys):
-    x = inputs = keras.Input((64, 64, 3))
-    for filters in (4, 8, 8, 16, 24):
-        x = ConvNormAct(filters, 3, 2)(x)
     keras_csp.Detector(
-        keras.Model(inputs, x), classes=3, input_shape=(64, 64, 3)
+        tiny_backbone(), classes=3, input_shape=(64, 64, 3)
     ).save(tmp_path / "d.keras")
     (tmp_path / "d.keras").with_name("classes.json").write_text(
         (folder / "classes.json").read_text()

@@ -6,12 +6,11 @@ import json
 import keras
 import numpy as np
 import pytest
-from support import randomize, run_python
+from support import randomize, run_python, tiny_backbone
 
 import keras_csp
 from keras_csp.detection import Detector, YoloLoss
 from keras_csp.export import tflite, to_onnx, to_tflite
-from keras_csp.layers import ConvNormAct
 
 SIZE = 64
 ANCHORS = ((8, 8), (10, 16), (16, 10), (20, 20), (24, 40), (50, 50))
@@ -22,19 +21,10 @@ tensorflow_only = pytest.mark.skipif(
 )
 
 
-def backbone(size=SIZE):
-    """Strides 8, 16 and 32 of 8, 16 and 24 channels."""
-    inputs = keras.Input((size, size, 3))
-    x = inputs
-    for filters in (4, 8, 8, 16, 24):
-        x = ConvNormAct(filters, 3, 2)(x)
-    return keras.Model(inputs, x, name="tiny")
-
-
 def small(neck="prn", size=SIZE, **options):
     options = {"classes": 3, "anchors": ANCHORS, **options}
     shape = (size, size, 3)
-    return Detector(backbone(size), neck, input_shape=shape, **options)
+    return Detector(tiny_backbone(size), neck, input_shape=shape, **options)
 
 
 def data(rng, images=4):

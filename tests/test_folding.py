@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from support import SMALL, randomize
+from support import SMALL, randomize, tiny_backbone
 
 import keras_csp
 from keras_csp.export import fold_batchnorm
@@ -112,11 +112,8 @@ def test_an_output_that_is_also_a_models_output_stays(rng):
 
 
 def test_a_detector_with_its_suppression(rng):
-    x = inputs = keras.Input((64, 64, 3))
-    for filters in (4, 8, 8, 16, 24):
-        x = ConvNormAct(filters, 3, 2)(x)
     detector = keras_csp.Detector(
-        keras.Model(inputs, x), classes=2, input_shape=(64, 64, 3)
+        tiny_backbone(), classes=2, input_shape=(64, 64, 3)
     )
     model = randomize(detector).inference_model(score_threshold=0.3)
     x = rng.random((2, 64, 64, 3), dtype="float32")

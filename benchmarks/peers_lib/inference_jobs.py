@@ -122,12 +122,11 @@ def sgemm(request, network):
     if "inference" not in request.sections:
         return
     for library, python in (("numpy", "this"), ("torch", "timm")):
-        yield Job(
-            section="inference",
-            network=network.title,
-            framework="sgemm",
-            engine=library,
-            model=str(SGEMM_SIDE),
+        yield _job(
+            network,
+            "sgemm",
+            library,
+            str(SGEMM_SIDE),
             runs="peers_lib.matmul_runs",
             quantities={
                 f"batch {batch}": {"side": SGEMM_SIDE} for batch in BATCHES
@@ -145,6 +144,11 @@ def _levels(request, inference=DEFAULT, training=DEFAULT):
     return {**levels, "training": training}
 
 
+def _job(network, framework, engine, model, **rest):
+    """Inference and training are of one process, and of one section."""
+    return Job("inference", network.title, framework, engine, model, **rest)
+
+
 def _keras(
     request,
     network,
@@ -156,12 +160,11 @@ def _keras(
     levels=None,
     seconds=8,
 ):
-    return Job(
-        section="inference",
-        network=network.title,
-        framework=framework,
-        engine=engine,
-        model=model,
+    return _job(
+        network,
+        framework,
+        engine,
+        model,
         runs="peers_lib.keras_runs",
         quantities=quantities(request),
         arguments={
@@ -182,12 +185,11 @@ def _file(request, network, framework, engine, ending, model=None):
     path = request.path(model, ending)
     runtime = engine.split()[0]
     asked = quantities(request, training=False)
-    return Job(
-        section="inference",
-        network=network.title,
-        framework=framework,
-        engine=engine,
-        model=model,
+    return _job(
+        network,
+        framework,
+        engine,
+        model,
         runs="peers_lib.file_runs",
         quantities=asked,
         arguments={
@@ -204,12 +206,11 @@ def _file(request, network, framework, engine, ending, model=None):
 
 def _torch(request, network, mode, model, levels=None, seconds=5):
     cache = {"TORCHINDUCTOR_CACHE_DIR": str(request.folder / "inductor")}
-    return Job(
-        section="inference",
-        network=network.title,
-        framework="timm",
-        engine=mode,
-        model=model,
+    return _job(
+        network,
+        "timm",
+        mode,
+        model,
         runs="peers_lib.torch_runs",
         quantities=quantities(request),
         arguments={"model": model, "mode": mode, "threads": request.threads},

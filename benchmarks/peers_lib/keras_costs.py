@@ -6,8 +6,6 @@ runtimes are measured with.
 
 import pathlib
 
-import numpy as np
-
 from peers_lib.keras_models import make, set_statistics
 from peers_lib.keras_runs import limit_threads
 
@@ -60,7 +58,16 @@ class Runs:
         self.model.load_weights(self.weights)
 
     def settle(self):
-        self.samples = crops(8, self.size)
+        """Photographs, and the statistics of batch normalisation on them.
+
+        Random pixels would not do: after a few layers all such images are
+        alike, and normalising what differs between them is normalising
+        rounding errors.
+        """
+        from keras_csp.export import describe, photographs
+
+        shape = (self.size, self.size, 3)
+        self.samples = photographs(describe(self.model, shape))
         set_statistics(self.model, self.samples)
 
     def export_litert(self, path, size=None):
@@ -89,23 +96,3 @@ class Runs:
         from keras_csp.export import to_onnx
 
         to_onnx(self.model, path, self.samples[:1])
-
-
-def crops(number, size):
-    """Of scikit-learn's two photographs, float32 in [0, 1].
-
-    Random pixels would not do: after a few layers all such images are alike,
-    and normalising what differs between them is normalising rounding errors.
-    """
-    from sklearn.datasets import load_sample_images
-
-    rng = np.random.default_rng(0)
-    photographs = load_sample_images().images
-    taken = []
-    for index in range(number):
-        image = photographs[index % len(photographs)]
-        missing = [(0, max(size - side, 0)) for side in image.shape[:2]]
-        image = np.pad(image, (*missing, (0, 0)), mode="wrap")
-        top, left = (rng.integers(0, s - size + 1) for s in image.shape[:2])
-        taken.append(image[top : top + size, left : left + size])
-    return np.stack(taken).astype("float32") / 255

@@ -73,12 +73,7 @@ def draw_savings(summary, path, published_size, note):
 
 def _contenders(summary, network):
     """(framework, engine, model) of a network's panels, in their order."""
-    rows = summary.find(section="inference", network=network.title)
-    keys = dict.fromkeys(
-        (row.framework, row.engine, row.model)
-        for row in rows
-        if row.framework != "sgemm"
-    )
+    keys = summary.contenders(network.title)
     order = [*COLOURS, *(key[0] for key in keys)]
     return sorted(
         keys, key=lambda key: (order.index(key[0]), key[2] == network.paper)

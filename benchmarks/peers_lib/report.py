@@ -87,12 +87,7 @@ class Report:
     def _network(self, network):
         sgemm = self.summary.sgemm(network.title)
         found = self.summary.find(section="inference", network=network.title)
-        keys = dict.fromkeys(
-            (row.framework, row.engine, row.model)
-            for row in found
-            if row.framework != "sgemm"
-        )
-        for key in keys:
+        for key in self.summary.contenders(network.title):
             rows = {
                 row.quantity: row
                 for row in found

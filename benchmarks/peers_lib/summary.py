@@ -87,6 +87,16 @@ class Summary:
         rows = self.find(**wanted)
         return rows[0] if rows else None
 
+    def contenders(self, network):
+        """(framework, engine, model) of inference, the machine left out."""
+        return list(
+            dict.fromkeys(
+                (row.framework, row.engine, row.model)
+                for row in self.find(section="inference", network=network)
+                if row.framework != "sgemm"
+            )
+        )
+
     def sgemm(self, network):
         """GFLOP/s of the machine's fastest matrix product, or None."""
         speeds = []

@@ -1,7 +1,8 @@
 """`python -m keras_csp COMMAND`: each module adds its commands to the parser.
 
 A command is a function of the parsed arguments, set as their `run`; mistakes
-of the user's are its ValueErrors, printed in one line.
+of the user's are its ValueErrors, printed in one line. What one command alone
+needs it imports itself: listing the networks needs no TensorFlow.
 """
 
 import argparse

@@ -6,10 +6,7 @@ import sys
 import keras
 import numpy as np
 
-from keras_csp import export
 from keras_csp.commands.models import add_model, load_model
-from keras_csp.commands.photographs import Inputs
-from keras_csp.data.photographs import find_photographs
 
 _HELP = "a model as TFLite, ONNX or SavedModel, checked before it is written"
 _MOST = 300  # photographs that int8's ranges are set by
@@ -46,6 +43,8 @@ def add_to(commands):
 
 
 def _export(options):
+    from keras_csp import export
+
     suffix = options.file.suffix.lower()
     if suffix not in (".tflite", ".onnx", ""):
         raise ValueError(
@@ -82,6 +81,10 @@ def _export(options):
 
 def _samples(paths, model, shape, preprocessing):
     """Photographs as the model takes them, at most 300, evenly chosen."""
+    from keras_csp import export
+    from keras_csp.commands.photographs import Inputs
+    from keras_csp.data.photographs import find_photographs
+
     files = find_photographs(paths)
     chosen = np.linspace(0, len(files) - 1, min(_MOST, len(files)))
     metadata = export.describe(model, shape, preprocessing=preprocessing)

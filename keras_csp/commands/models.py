@@ -33,7 +33,7 @@ def add_model(parser):
 
 
 def load_model(options):
-    """(model, labels or None, side or None, what it expects of pixels).
+    """(model, side or None, what it expects of pixels, labels or None).
 
     A detector comes as its inference model, non-maximum suppression included.
     """

@@ -1,11 +1,10 @@
-"""Photographs as a network takes them, and its boxes back in their pixels."""
+"""Photographs as a network takes them."""
 
 import numpy as np
 
 from keras_csp.data.crops import centre_crop
 from keras_csp.data.photographs import read_photograph
 from keras_csp.data.views import letterbox
-from keras_csp.detection.evaluation import original_boxes
 
 
 class Inputs:
@@ -38,16 +37,3 @@ class Inputs:
         if self.channels == 1:
             pixels = pixels.mean(axis=-1, keepdims=True)
         return self.metadata.normalize(pixels), image, view
-
-
-def in_photograph(found, image, view):
-    """Detections of one image, the boxes in the photograph's own pixels."""
-    count = int(found["count"][0])
-    found = {
-        key: np.asarray(found[key])[0][:count]
-        for key in ("boxes", "scores", "classes")
-    }
-    place = view.scale[0], view.offset[1], view.offset[0]
-    boxes = original_boxes(found["boxes"], place)
-    height, width = image.shape[:2]
-    return {**found, "boxes": np.clip(boxes, 0, [width, height] * 2)}

@@ -6,10 +6,8 @@ import sys
 
 import numpy as np
 
-from keras_csp import export
-from keras_csp.commands.photographs import Inputs, in_photograph
-from keras_csp.data.photographs import find_photographs
 from keras_csp.detection.drawing import draw_detections
+from keras_csp.detection.evaluation import in_original
 from keras_csp.writing import replacing
 
 _HELP = "what an exported file or a .keras file sees in photographs"
@@ -47,6 +45,10 @@ def add_to(commands):
 
 
 def _predict(options):
+    from keras_csp import export
+    from keras_csp.commands.photographs import Inputs
+    from keras_csp.data.photographs import find_photographs
+
     if options.top < 1:
         raise ValueError(f"--top must be 1 or more. Received: {options.top}")
     run = export.load(options.file)
@@ -66,7 +68,7 @@ def _predict(options):
             continue
         answer = run(given[None])
         if run.detects:
-            found = in_photograph(answer, image, view)
+            found = in_original(answer, image, view)
             rows.append(_boxes(path, found, run.metadata, image))
             _draw(options.pictures, len(rows), path, image, found, run.metadata)
         else:

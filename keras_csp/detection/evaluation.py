@@ -172,6 +172,28 @@ def original_boxes(boxes, letterbox):
     return (boxes - np.array([left, top, left, top])) / scale
 
 
+def in_original(found, image, view):
+    """Detections of one letterboxed image, in pixels of the original.
+
+    Args:
+        found: what a detector's inference model gives for a batch of one.
+        image: the original, `(height, width, 3)`.
+        view: as `data.views.letterbox` gives it.
+
+    Returns:
+        {"boxes", "scores", "classes"} of what was found, cut at the edges.
+    """
+    count = int(found["count"][0])
+    found = {
+        key: np.asarray(found[key])[0][:count]
+        for key in ("boxes", "scores", "classes")
+    }
+    place = view.scale[0], view.offset[1], view.offset[0]
+    height, width = image.shape[:2]
+    boxes = original_boxes(found["boxes"], place)
+    return {**found, "boxes": np.clip(boxes, 0, [width, height] * 2)}
+
+
 def _row(batch, index):
     return {key: value[index] for key, value in batch.items()}
 

@@ -56,7 +56,7 @@ class ExportCheck:
         )
 
 
-def checked(model, kind, path, samples, part, allowed=EXACT, run=None):
+def checked(model, kind, path, samples, part, run, allowed=EXACT):
     """Runs the file `part` on the samples, beside the model.
 
     Args:

@@ -9,6 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
+from keras_csp.export.tflite_file import to_integers, to_numbers
 from keras_csp.text import aligned
 
 _KINDS = {
@@ -124,21 +125,15 @@ class _Tensors:
 
     def run(self, sample):
         (given,) = self._interpreter.get_input_details()
-        scale, zero = given["quantization"]
-        if scale:
-            limits = np.iinfo(given["dtype"])
-            sample = np.round(sample / scale) + zero
-            sample = np.clip(sample, limits.min, limits.max)
-        batch = sample[None].astype(given["dtype"])
+        batch = to_integers(given)(sample[None])
         self._interpreter.set_tensor(given["index"], batch)
         self._interpreter.invoke()
 
     def value(self, name):
         """The output of that name, as numbers."""
         index = int(self.makers[name].outputs[0])
-        value = self._interpreter.get_tensor(index).astype("float32")
-        scale, zero = self._details[index]["quantization"]
-        return (value - zero) * np.float32(scale) if scale else value
+        numbers = to_numbers(self._details[index])
+        return numbers(self._interpreter.get_tensor(index)).astype("float32")
 
     def layer_error(self, name, errors):
         operator = self.makers[name]

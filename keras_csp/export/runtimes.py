@@ -7,7 +7,11 @@ import keras
 import numpy as np
 
 from keras_csp.export.metadata import Metadata
-from keras_csp.export.tflite_file import read_metadata
+from keras_csp.export.tflite_file import (
+    read_metadata,
+    to_integers,
+    to_numbers,
+)
 
 METADATA_KEY = "keras_csp"
 METADATA_FILE = "keras_csp.json"
@@ -72,9 +76,9 @@ class TFLiteRuntime:
             str(path), num_threads=threads
         ).get_signature_runner()
         ((self._input, details),) = self._runner.get_input_details().items()
-        self._from_float = _to_integers(details)
+        self._from_float = to_integers(details)
         self._to_float = {
-            name: _to_numbers(details)
+            name: to_numbers(details)
             for name, details in self._runner.get_output_details().items()
         }
         self.detects = "boxes" in self._to_float
@@ -180,23 +184,3 @@ def _beside(path, model):
         std=ones,
         labels=names and tuple(names),
     )
-
-
-def _to_integers(details):
-    """From numbers to what the file takes: itself, or scaled integers."""
-    dtype = details["dtype"]
-    if not np.issubdtype(dtype, np.integer):
-        return lambda x: x.astype(dtype)
-    scale, zero = details["quantization"]
-    limits = np.iinfo(dtype)
-    return lambda x: np.clip(
-        np.round(x / scale) + zero, limits.min, limits.max
-    ).astype(dtype)
-
-
-def _to_numbers(details):
-    """From what the file gives to numbers; a scale of 0 means integers."""
-    scale, zero = details["quantization"]
-    if not scale:
-        return lambda y: y
-    return lambda y: (y.astype("float32") - zero) * np.float32(scale)

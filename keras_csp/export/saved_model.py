@@ -60,7 +60,7 @@ def to_saved_model(
         extra = part / "assets.extra"
         extra.mkdir()
         (extra / METADATA_FILE).write_text(metadata.to_json(), "utf-8")
-        return checked(model, "SavedModel", path, samples, part, run=_run)
+        return checked(model, "SavedModel", path, samples, part, _run)
 
 
 def _write(model, folder, shape):

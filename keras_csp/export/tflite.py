@@ -112,7 +112,7 @@ def to_tflite(
     with replacing(path) as part:
         part.write_bytes(content)
         try:
-            return checked(model, kind, path, samples, part, allowed, _run)
+            return checked(model, kind, path, samples, part, _run, allowed)
         except DisagreementError as error:
             if quantize != "int8":
                 raise

@@ -50,6 +50,26 @@ def read_metadata(path):
         return Metadata.from_json(archive.read(_DESCRIPTION).decode())
 
 
+def to_integers(details):
+    """From numbers to what the file takes: itself, or scaled integers."""
+    dtype = details["dtype"]
+    if not np.issubdtype(dtype, np.integer):
+        return lambda x: x.astype(dtype)
+    scale, zero = details["quantization"]
+    limits = np.iinfo(dtype)
+    return lambda x: np.clip(
+        np.round(x / scale) + zero, limits.min, limits.max
+    ).astype(dtype)
+
+
+def to_numbers(details):
+    """From what the file gives to numbers; a scale of 0 means integers."""
+    scale, zero = details["quantization"]
+    if not scale:
+        return lambda y: y
+    return lambda y: (y.astype("float32") - zero) * np.float32(scale)
+
+
 def joined(first, second):
     """One model of which `second` takes the outputs of `first`, by name."""
     buffers, codes = len(first.buffers), len(first.operatorCodes)
@@ -69,10 +89,9 @@ def joined(first, second):
 
 
 def _shift_graphs(options, by):
-    for name in ("condSubgraphIndex", "bodySubgraphIndex"):
-        if getattr(options, name, 0):
-            setattr(options, name, getattr(options, name) + by)
-    for name in ("thenSubgraphIndex", "elseSubgraphIndex"):
+    """Of a loop's condition and body, or of the branches of an if."""
+    for part in ("cond", "body", "then", "else"):
+        name = f"{part}SubgraphIndex"
         if getattr(options, name, 0):
             setattr(options, name, getattr(options, name) + by)
 
