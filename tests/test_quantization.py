@@ -93,7 +93,10 @@ def test_smaller_files_give_the_models_answers(files, model, digits):
         same = np.mean(found.argmax(-1) == expected.argmax(-1))
         assert check.agreement == pytest.approx(same)
         difference = np.abs(found - expected).max() / expected.max()
-        assert check.largest_difference == pytest.approx(difference, rel=1e-3)
+        # A float32 file's is rounding, which depends on the batch.
+        assert check.largest_difference == pytest.approx(
+            difference, rel=1e-3, abs=1e-6
+        )
         assert same >= (0.97 if quantize in ("int8", "dynamic") else 1)
         assert check.path.stat().st_size == check.size
         assert check.samples == 360
