@@ -79,7 +79,9 @@ def detect(files, model, names, size, folder):
         height, width = image.shape[:2]
         row = {"file": str(file), "width": width, "height": height}
         results.append({**row, "detections": rows(found, names)})
-        stem = f"{file.stem}_{number}" if file.stem in used else file.stem
+        stem = file.stem
+        while stem in used:
+            stem = f"{stem}_{number}"
         used.add(stem)
         path = folder / f"{stem}_detections.png"
         draw_detections(path, image, found, names)

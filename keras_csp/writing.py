@@ -58,7 +58,7 @@ def replacing_folder(path):
             path.rename(old)
         try:
             part.rename(path)
-        except OSError:
+        except BaseException:  # an interruption included
             if old.exists():
                 old.rename(path)
             raise

@@ -1,4 +1,6 @@
 import json
+import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -7,7 +9,8 @@ from PIL import Image
 from support import tiny_backbone
 
 import keras_csp
-from keras_csp.commands import main
+from keras_csp.checkpoints import find_record
+from keras_csp.commands import main, models, parser
 from keras_csp.export import load
 from keras_csp.layers import ConvNormAct
 
@@ -173,3 +176,61 @@ def test_mistakes_of_deployment(
     assert message in error
     assert error.count("\n") == 1
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("weights", "checkpoint"),
+    [
+        ("imagenet", "cspresnext50"),
+        ("files/mine.safetensors", "cspresnext50"),
+        ("csresnext50.weights", None),
+        ("mine.weights.h5", None),
+        (None, None),
+    ],
+)
+def test_what_weights_expect_of_pixels(weights, checkpoint):
+    """Also by the paper's name, which builds timm's network for them."""
+    network = find_record("CSPResNeXt50Timm").network.lower()
+    assert models._checkpoint(weights, network) == checkpoint
+
+
+def test_the_name_that_weights_build(monkeypatch, tmp_path):
+    built = keras_csp.CSPResNeXt50Timm(weights=None, input_shape=(64, 64, 3))
+    monkeypatch.setattr(keras_csp, "get_factory", lambda _: lambda **_: built)
+    arguments = ["export", "CSPResNeXt50", "m.onnx", "--weights", "imagenet"]
+    options = parser().parse_args(arguments)
+    assert models.load_model(options)[2] == "cspresnext50"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["CSPPeleeNet", "m.tflite", "--size", "0"], "--size must be 1 or"),
+        (["model.keras", "m.tflite", "--size", "64"], "images of 16x16 only"),
+        (["none.keras", "m.tflite"], "no such model"),
+        (["broken.keras", "m.tflite"], "cannot read broken.keras"),
+        (["open.keras", "m.tflite"], "of any size: give --size"),
+    ],
+)
+def test_mistakes_of_export(
+    arguments, message, folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(folder / "model.keras", "model.keras")
+    pathlib.Path("broken.keras").write_bytes(b"no model")
+    inputs = keras.Input((None, None, 3))
+    keras.Model(inputs, ConvNormAct(4)(inputs)).save("open.keras")
+    assert main(["export", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not pathlib.Path("m.tflite").exists()
+
+
+def test_predict_needs_a_classifier_or_a_detector(folder, tmp_path, capsys):
+    inputs = keras.Input((16, 16, 3))
+    maps = {"P1": ConvNormAct(4)(inputs), "P2": ConvNormAct(4, 3, 2)(inputs)}
+    keras.Model(inputs, maps).save(tmp_path / "maps.keras")
+    photos = str(folder / "photos")
+    assert main(["predict", str(tmp_path / "maps.keras"), photos]) == 2
+    assert "no detector: it gives P1, P2" in capsys.readouterr().err

@@ -101,6 +101,34 @@ def test_onnx(name, samples, tmp_path):
     np.testing.assert_allclose(answer, np.asarray(model(samples)), atol=1e-5)
 
 
+def test_a_file_that_does_not_run_is_not_kept(samples, tmp_path, monkeypatch):
+    def fail(path, samples):
+        raise RuntimeError("failed to create XNNPACK runtime\nin a graph")
+
+    monkeypatch.setattr(module, "_run", fail)
+    with pytest.raises(ValueError, match="does not run: failed to create X"):
+        to_tflite(small("SmallMobile"), tmp_path / "m.tflite", samples)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_onnx_file_takes_other_batches(samples, tmp_path):
+    """It is checked in a batch of two at least, with one sample too."""
+    pytest.importorskip("tf2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = small("SmallMobile")
+    for dynamic, batch in ((True, 3), (False, 1)):
+        path = tmp_path / f"{dynamic}.onnx"
+        check = to_onnx(model, path, samples[:1], dynamic_batch=dynamic)
+        assert check.samples == 1
+        session = onnxruntime.InferenceSession(path)
+        (given,) = session.get_inputs()
+        assert (given.shape[0] == 1) == (not dynamic)
+        images = np.repeat(samples[:1], batch, axis=0)
+        (answer,) = session.run(None, {given.name: images})
+        expected = model.predict_on_batch(images)
+        np.testing.assert_allclose(answer, expected, atol=1e-5)
+
+
 def test_a_wrong_file_is_not_kept(samples, tmp_path, monkeypatch):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"the file from before")

@@ -87,3 +87,17 @@ def test_nothing_found_is_said(exact):
     with pytest.warns(UserWarning, match="finds nothing in any of the 2"):
         result = compare(detections([], []), detections([], []), exact)
     assert result == (0.0, 1.0)
+
+
+def test_one_number_has_no_best_class():
+    expected = np.array([[10.0], [2.0], [0.1], [5.0]])
+    found = np.array([[10.4], [2.6], [0.1], [5.0]])
+    difference, agreement = compare(expected, found)
+    assert difference == pytest.approx(0.06)
+    assert agreement == 0.75
+
+
+def test_outputs_that_are_all_zero():
+    zeros = np.zeros((2, 3))
+    assert compare(zeros, zeros) == (0.0, 1.0)
+    assert compare(zeros, zeros + 0.5)[0] == 0.5

@@ -3,7 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from support import randomize, tiny_backbone
 
+import keras_csp
 from keras_csp.data import load_classification
 from keras_csp.export import fold_batchnorm, layer_errors, load, to_tflite
 from keras_csp.export.layer_errors import report, table
@@ -268,4 +270,68 @@ def test_layer_errors_of_different_models(files, tmp_path):
 def test_mistakes(model, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         to_tflite(model, tmp_path / "m.tflite", **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def detector():
+    """Of open sides, as trainings have them, with heads that find boxes."""
+    keras.utils.set_random_seed(0)
+    made = keras_csp.Detector(
+        tiny_backbone(None), classes=3, input_shape=(None, None, 3)
+    )
+    return randomize(made)
+
+
+def test_int8_detectors_keep_their_suppression(detector, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.random((6, 64, 64, 3), dtype="float32")
+    scores = detector.predict(images, verbose=0, score_threshold=0.0)["scores"]
+    model = detector.inference_model(score_threshold=float(np.median(scores)))
+    check = to_tflite(
+        model,
+        tmp_path / "m.tflite",
+        images,
+        quantize="int8",
+        representative=[images[:3], images[3:]],
+        input_type="uint8",
+        minimum_agreement=0.5,
+    )
+    made = interpreter(check.path)
+    (given,) = made.get_input_details()
+    assert given["dtype"] == np.uint8
+    assert tuple(given["shape"]) == (1, 64, 64, 3)
+    shapes = [d["shape_signature"] for d in made.get_output_details()]
+    assert all((shape > 0).all() for shape in shapes)  # nothing is open
+    found = load(check.path)(images)
+    expected = model.predict_on_batch(images)
+    assert expected["count"].min() > 0
+    # The likeliest box of each image, up to eight bits of its map.
+    np.testing.assert_allclose(
+        found["scores"][:, 0], expected["scores"][:, 0], atol=0.1
+    )
+    with pytest.raises(ValueError, match=r"outputs of .* are not quantised"):
+        to_tflite(
+            model,
+            tmp_path / "o.tflite",
+            images,
+            quantize="int8",
+            representative=images,
+            output_type="int8",
+        )
+
+
+def test_ranges_that_do_not_fit_a_detector(detector, tmp_path):
+    """The message names layers of the part that is quantised."""
+    images = np.random.default_rng(0).random((4, 64, 64, 3), dtype="float32")
+    model = detector.inference_model(score_threshold=0.01)
+    with pytest.raises(ValueError, match=r"Relative to .* add most: "):
+        to_tflite(
+            model,
+            tmp_path / "m.tflite",
+            images,
+            quantize="int8",
+            representative=images * 1e-3,
+            minimum_agreement=1.0,
+        )
     assert not list(tmp_path.iterdir())

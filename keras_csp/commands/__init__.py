@@ -2,7 +2,7 @@
 
 A command is a function of the parsed arguments, set as their `run`; mistakes
 of the user's are its ValueErrors, printed in one line. What one command alone
-needs it imports itself: listing the networks needs no TensorFlow.
+needs it imports itself: listing the networks needs no LiteRT.
 """
 
 import argparse

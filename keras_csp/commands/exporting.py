@@ -57,12 +57,12 @@ def _export(options):
     if options.quantize == "int8" and not options.images:
         raise ValueError("--quantize int8 needs --images, some hundred")
     model, size, preprocessing, labels = load_model(options)
-    shape = tuple(n or size for n in model.input_shape[1:])
+    shape = _shape(model, size, options.size)
     described = {"labels": labels, "preprocessing": preprocessing}
     samples = None
     if options.images:
         samples = _samples(options.images, model, shape, preprocessing)
-    elif None not in shape:
+    else:
         described["input_shape"] = shape
     write = {
         ".tflite": export.to_tflite,
@@ -79,6 +79,20 @@ def _export(options):
     print(write(model, options.file, samples, **described))
 
 
+def _shape(model, size, asked):
+    """Of the file's images, every side known; none other than the one asked
+    for, if any is."""
+    shape = tuple(n or size for n in model.input_shape[1:])
+    if None in shape:
+        raise ValueError("the model takes images of any size: give --size")
+    if asked and shape[:2] != (asked, asked):
+        raise ValueError(
+            f"the model takes images of {shape[0]}x{shape[1]} only. Received: "
+            f"--size {asked}"
+        )
+    return shape
+
+
 def _samples(paths, model, shape, preprocessing):
     """Photographs as the model takes them, at most 300, evenly chosen."""
     from keras_csp import export
@@ -88,7 +102,7 @@ def _samples(paths, model, shape, preprocessing):
     files = find_photographs(paths)
     chosen = np.linspace(0, len(files) - 1, min(_MOST, len(files)))
     metadata = export.describe(model, shape, preprocessing=preprocessing)
-    inputs = Inputs(metadata, detects=isinstance(model.output, dict))
+    inputs = Inputs(metadata, detects=export.detects(model.output))
     bar = keras.utils.Progbar(len(chosen), unit_name="photograph")
     read = []
     for number, index in enumerate(chosen.round().astype(int), 1):

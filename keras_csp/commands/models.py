@@ -6,7 +6,7 @@ import pathlib
 import keras
 
 import keras_csp
-from keras_csp.checkpoints import record_of
+from keras_csp.checkpoints import find_record
 from keras_csp.detection import Detector
 
 
@@ -37,6 +37,8 @@ def load_model(options):
 
     A detector comes as its inference model, non-maximum suppression included.
     """
+    if options.size is not None and options.size < 1:
+        raise ValueError(f"--size must be 1 or more. Received: {options.size}")
     path = pathlib.Path(options.model)
     if path.suffix != ".keras":
         return (*_network(options), _labels(options.labels)[0])
@@ -47,22 +49,35 @@ def load_model(options):
         )
     if not path.is_file():
         raise ValueError(f"no such model: {path}")
-    model = keras.saving.load_model(path, compile=False)
-    if isinstance(model, Detector):
-        model = model.inference_model()
+    model = _read(path)
     beside = path.with_name("classes.json")
     file = options.labels or (beside if beside.is_file() else None)
     labels, size = _labels(file)
     return model, options.size or size, None, labels
 
 
+def _read(path):
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ValueError(f"cannot read {path}: {reason}") from error
+    return model.inference_model() if isinstance(model, Detector) else model
+
+
 def _network(options):
     factory = keras_csp.get_factory(options.model)
     shape = (options.size, options.size, 3) if options.size else None
     model = factory(weights=options.weights, input_shape=shape)
-    record = record_of(options.model)
-    published = options.weights == "imagenet" and record
-    return model, options.size, record.name if published else None
+    return model, options.size, _checkpoint(options.weights, model.name)
+
+
+def _checkpoint(weights, network):
+    """Whose statistics of pixels are wanted: timm's files come by name or as
+    safetensors, and a name may have built timm's network of the paper's."""
+    if weights == "imagenet" or str(weights).endswith(".safetensors"):
+        return find_record(network).name
+    return None
 
 
 def _labels(path):

@@ -71,6 +71,11 @@ def _predict(options):
             found = in_original(answer, image, view)
             rows.append(_boxes(path, found, run.metadata, image))
             _draw(options.pictures, len(rows), path, image, found, run.metadata)
+        elif isinstance(answer, dict):
+            raise ValueError(
+                f"{options.file} is no classifier and no detector: it gives "
+                f"{', '.join(sorted(answer))}"
+            )
         else:
             rows.append(_classes(path, answer, run.metadata, options.top))
         print(_line(rows[-1]), flush=True)
@@ -119,7 +124,7 @@ def _draw(folder, number, path, image, found, metadata):
     highest = int(max(found["classes"], default=0))
     names = [_name(metadata, index) for index in range(highest + 1)]
     picture = folder / f"{path.stem}_{number}.png"
-    draw_detections(picture, image, found, metadata.labels or names)
+    draw_detections(picture, image, found, names)
 
 
 def _name(metadata, index):

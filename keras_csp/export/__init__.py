@@ -6,7 +6,7 @@ from keras_csp.export.inputs import photographs
 from keras_csp.export.layer_errors import LayerError, layer_errors
 from keras_csp.export.metadata import Metadata, describe
 from keras_csp.export.onnx import to_onnx
-from keras_csp.export.runtimes import load
+from keras_csp.export.runtimes import detects, load
 from keras_csp.export.saved_model import to_saved_model
 from keras_csp.export.tflite import to_tflite
 
@@ -15,6 +15,7 @@ __all__ = [
     "LayerError",
     "Metadata",
     "describe",
+    "detects",
     "fold_batchnorm",
     "layer_errors",
     "load",

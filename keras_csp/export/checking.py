@@ -3,6 +3,9 @@
 import dataclasses
 import pathlib
 
+import keras
+import numpy as np
+
 from keras_csp.export.comparison import compare
 
 
@@ -35,10 +38,11 @@ class ExportCheck:
             detections, which may change places where scores are as good as
             equal, that of each from the one most like it; of a quantised
             file's detections, of those that both have.
-        agreement: share of the samples with the same best class; of
-            detections, of those with the same count; of a quantised file's
-            detections, the share that both have, of one class and with an
-            IoU of at least 0.5.
+        agreement: share of the samples with the same best class; of outputs
+            of one number, of those that differ by less than a twentieth of
+            the largest; of detections, of those with the same count; of a
+            quantised file's detections, the share that both have, of one
+            class and with an IoU of at least 0.5.
     """
 
     path: pathlib.Path
@@ -67,10 +71,20 @@ def checked(model, kind, path, samples, part, run, allowed=EXACT):
         An `ExportCheck` of `path`.
 
     Raises:
-        ValueError: outputs further from the model's than `allowed`.
+        ValueError: outputs further from the model's than `allowed`, or a file
+            that its runtime does not run.
+        ImportError: the runtime is not installed.
     """
-    expected = model.predict_on_batch(samples)
-    answered = run(part, samples)
+    expected = _in_parts(model.predict_on_batch, samples)
+    try:
+        answered = _in_parts(lambda images: run(part, images), samples)
+    except ImportError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0][:300]
+        raise ValueError(
+            f"The {kind} file of {model.name!r} does not run: {reason}"
+        ) from error
     exact = allowed.difference is not None
     difference, agreement = compare(expected, answered, exact)
     if exact and not difference <= allowed.difference:  # NaN included
@@ -89,6 +103,12 @@ def checked(model, kind, path, samples, part, run, allowed=EXACT):
     return ExportCheck(
         pathlib.Path(path), kind, size, len(samples), difference, agreement
     )
+
+
+def _in_parts(run, samples, most=32):
+    """`run(samples)`, by parts: the maps of hundreds fill the memory."""
+    parts = [run(samples[i : i + most]) for i in range(0, len(samples), most)]
+    return keras.tree.map_structure(lambda *p: np.concatenate(p), *parts)
 
 
 class DisagreementError(ValueError):

@@ -65,17 +65,20 @@ def convert(model, made):
     try:
         return made.convert()
     except Exception as error:
-        raise ValueError(
-            f"{model.name!r} has an operation that TFLite has not built in: "
-            + _needed_operation(str(error))
-        ) from error
+        raise ValueError(_refusal(model, str(error))) from error
 
 
-def _needed_operation(message):
-    """The converter names the operation in one line among very many."""
+def _refusal(model, message):
+    """The converter names an operation in one line among very many."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     named = [line for line in lines if "tf." in line and "error" in line]
-    return (named or lines or ["unknown"])[0][:300]
+    if named:
+        return (
+            f"{model.name!r} has an operation that TFLite has not built in: "
+            f"{named[0][:300]}"
+        )
+    reason = (lines or ["no reason given"])[0][:300]
+    return f"TensorFlow's converter refuses {model.name!r}: {reason}"
 
 
 def split_head(model):

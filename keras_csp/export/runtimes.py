@@ -65,6 +65,11 @@ def one_or_by_name(outputs):
     return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
 
+def detects(outputs):
+    """Whether these outputs, by name, are a detector's."""
+    return isinstance(outputs, dict) and "boxes" in outputs
+
+
 class TFLiteRuntime:
     """One image at a time; int8 inputs and outputs as the numbers they mean."""
 
@@ -81,7 +86,7 @@ class TFLiteRuntime:
             name: to_numbers(details)
             for name, details in self._runner.get_output_details().items()
         }
-        self.detects = "boxes" in self._to_float
+        self.detects = detects(self._to_float)
 
     def __call__(self, images):
         rows = [
@@ -118,7 +123,7 @@ class ONNXRuntime:
         self._input = given.name
         self._batch = given.shape[0] if isinstance(given.shape[0], int) else 0
         self._names = [output.name for output in self._session.get_outputs()]
-        self.detects = "boxes" in self._names
+        self.detects = detects(dict.fromkeys(self._names))
 
     def __call__(self, images):
         images = np.asarray(images, "float32")
@@ -139,7 +144,7 @@ class SavedModelRuntime:
 
         self._module = tf.saved_model.load(str(path))  # keeps its variables
         self._function = self._module.signatures["serving_default"]
-        self.detects = "boxes" in self._function.structured_outputs
+        self.detects = detects(self._function.structured_outputs)
         (self._input,) = self._function.structured_input_signature[1]
         file = pathlib.Path(path) / "assets.extra" / METADATA_FILE
         self.metadata = None
@@ -161,7 +166,7 @@ class KerasRuntime:
         model = keras.saving.load_model(path, compile=False)
         self._model = getattr(model, "inference_model", lambda: model)()
         self.metadata = _beside(path, self._model)
-        self.detects = isinstance(self._model.output, dict)
+        self.detects = detects(self._model.output)
 
     def __call__(self, images):
         return self._model.predict_on_batch(np.asarray(images, "float32"))

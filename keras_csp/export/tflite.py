@@ -93,7 +93,8 @@ def to_tflite(
     _check(quantize, representative, input_type, output_type)
     allowed = _allowed(quantize, minimum_agreement)
     if representative is not None:
-        shape = file_shape(model, representative, input_shape)
+        given = representative if samples is None else samples
+        shape = file_shape(model, given, input_shape)
         representative = representative_inputs(representative, shape)
         samples = representative if samples is None else samples
     metadata, samples = prepare(
@@ -174,10 +175,10 @@ def _converted(model, shape, quantize=None, representative=None, types=None):
     )
     if head is None:
         return content, None
-    maps = {
-        f"map_{i}": (1, *tensor.shape[1:])
-        for i, tensor in enumerate(head.inputs)
-    }
+    # Of the file's size, where the model's sides are open.
+    shapes = body.compute_output_shape((1, *shape))
+    names = [f"map_{i}" for i in range(len(head.inputs))]
+    maps = {name: tuple(shapes[name]) for name in names}
     return content, convert(head, converter(head, maps))
 
 

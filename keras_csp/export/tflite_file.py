@@ -80,12 +80,18 @@ def joined(first, second):
     for graph in second.subgraphs:
         for tensor in graph.tensors:
             tensor.buffer += buffers
+            # The converter names the outputs of both alike.
+            tensor.name = b"head/" + _bytes(tensor.name)
         for operator in graph.operators:
             operator.opcodeIndex += codes
             _shift_graphs(operator.builtinOptions, graphs)
     _append(first, main, second.signatureDefs[0])
     first.subgraphs += others
     return first
+
+
+def _bytes(text):
+    return text if isinstance(text, bytes) else str(text or "").encode()
 
 
 def _shift_graphs(options, by):
