@@ -480,3 +480,14 @@ def test_the_machine_is_named():
     found = machine.find_machine(None, 1)
     assert found.versions["keras"]
     assert len(found.cores) == 1
+
+
+def test_onednn_is_each_packages_own_doing(monkeypatch):
+    """keras_csp, which this process has imported, switches it on for itself."""
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    monkeypatch.setenv("HERE", "yes")
+    for chosen in (None, "0"):
+        monkeypatch.setattr(machine, "_CHOSEN", chosen)
+        made = machine.environment(2)
+        assert made.get("TF_ENABLE_ONEDNN_OPTS") == chosen
+        assert made["OMP_NUM_THREADS"] == "2" and made["HERE"] == "yes"

@@ -15,7 +15,7 @@ import select
 import signal
 import subprocess
 
-from peers_lib.machine import free_memory, thread_variables
+from peers_lib.machine import environment, free_memory
 from peers_lib.progress import guessed, starting, turn
 
 HERE = pathlib.Path(__file__).parent
@@ -53,12 +53,11 @@ class Worker:
 
     def __init__(self, job, interpreter, cores, log):
         self.job, self.log = job, log
-        environment = {**os.environ, **thread_variables(len(cores))}
-        environment.update(job.environment)
+        variables = {**environment(len(cores)), **job.environment}
         # The package of this checkout, whatever is installed.
         paths = [str(HERE.parent), str(HERE.parents[1])]
         given = os.environ.get("PYTHONPATH")
-        environment["PYTHONPATH"] = os.pathsep.join(
+        variables["PYTHONPATH"] = os.pathsep.join(
             paths + ([given] if given else [])
         )
         described = {**dataclasses.asdict(job), "cores": list(cores)}
@@ -69,7 +68,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=environment,
+                env=variables,
                 start_new_session=True,
             )
 

@@ -49,6 +49,10 @@ for module, distribution in json.loads(sys.argv[1]).items():
 print(json.dumps(found))
 """
 
+_ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+# The user's choice, read before keras_csp is imported, which makes one.
+_CHOSEN = os.environ.get(_ONEDNN)
+
 
 @dataclasses.dataclass(frozen=True)
 class Interpreter:
@@ -173,12 +177,19 @@ def free_memory():
     return 1024 * int(line.split()[1])
 
 
-def thread_variables(threads):
-    """Environment of every contender: its threads, and no GPU."""
+def environment(threads):
+    """Of every contender: this program's, its threads, and no GPU.
+
+    Without what importing keras_csp has set in this process: whether oneDNN
+    is on is each package's own doing, unless the user said it.
+    """
     names = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
-    limits = {f"{name}_NUM_THREADS": str(threads) for name in names}
+    given = {k: v for k, v in os.environ.items() if k != _ONEDNN}
+    if _CHOSEN is not None:
+        given[_ONEDNN] = _CHOSEN
     return {
-        **limits,
+        **given,
+        **{f"{name}_NUM_THREADS": str(threads) for name in names},
         "CUDA_VISIBLE_DEVICES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         # Compiles in the process itself, which can be stopped and timed.
