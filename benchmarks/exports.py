@@ -3,12 +3,15 @@
     pip install -e ".[onnx]" && python benchmarks/exports.py
 
 Each network is written as TFLite in float32, float16 and int8 and as ONNX,
-and each file runs one image at a time in LiteRT or onnxruntime. Networks have
-random weights, which neither size nor time depend on, and statistics of batch
+and so is each of the paper's detectors with its non-maximum suppression. Then
+each file runs one image at a time in LiteRT or onnxruntime, the four of a
+network in turn, and nothing else should run beside. Networks have random
+weights, which neither size nor time depend on, and statistics of batch
 normalisation taken from photographs; their answers are as good as a random
-network's, so the agreement of int8 is the least that it can be: that of
-trained networks stands in the README. A row that is in the CSV already is not
-measured again: a run that is killed goes on, --fresh begins anew.
+network's, so the agreement of int8 is the least that it can be, and that of
+detectors means nothing: quantization.py measures trained ones. What is in the
+CSV already is not measured again: a run that is killed goes on, --fresh
+begins anew.
 """
 
 import argparse
@@ -20,79 +23,88 @@ import shlex
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
+import numpy as np
 import tensorflow as tf
+from peers_lib.keras_models import set_statistics
 
 from keras_csp import export
+from keras_csp.detection.table import published_detectors
 from keras_csp.text import markdown
 from keras_csp.writing import replacing
 
 RESULTS = pathlib.Path(__file__).with_name("results")
 KINDS = {
-    "TFLite": ("m.tflite", export.to_tflite, {}),
-    "TFLite float16": ("m.tflite", export.to_tflite, {"quantize": "float16"}),
-    "TFLite int8": ("m.tflite", export.to_tflite, {"quantize": "int8"}),
-    "ONNX": ("m.onnx", export.to_onnx, {}),
+    "TFLite": (".tflite", export.to_tflite, {}),
+    "TFLite float16": (".tflite", export.to_tflite, {"quantize": "float16"}),
+    "TFLite int8": (".tflite", export.to_tflite, {"quantize": "int8"}),
+    "ONNX": (".onnx", export.to_onnx, {}),
 }
 FIELDS = ("network", "kind", "MB", "ms", "difference", "agreement", "error")
+DETECTORS = {
+    f"CSPPeleeNet, {row.head}": row.arguments
+    for row in published_detectors()
+    if row.box_loss is None  # another loss trains the same network
+}
 
 
-def with_statistics(model, images):
-    """Batch normalisation as a trained network has it: fitting its inputs.
-
-    Of random weights alone activations grow from layer to layer, until no
-    eight bits hold them.
-    """
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.5
-    for _ in range(8):
-        model(images, training=True)
-    return model
+def make(name, shape):
+    """The network or detector of that name, of 1000 or 80 classes."""
+    if name not in DETECTORS:
+        return keras_csp.get_factory(name)(weights=None, input_shape=shape)
+    arguments = DETECTORS[name]
+    detector = keras_csp.Detector(classes=80, input_shape=shape, **arguments)
+    return detector.inference_model()
 
 
-def milliseconds(path, image, options):
-    """The median of one image's time, warmed up."""
-    run = export.load(path, options.threads)
-    times = []
-    for _ in range(options.runs + 3):
-        start = time.perf_counter()
-        run(image)
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[3:])
+def file_of(options, name, kind):
+    """Where a file waits until it is timed."""
+    stem = f"{name} {kind}".replace(",", "").replace(" ", "_")
+    return options.scratch / f"{stem}{KINDS[kind][0]}"
 
 
-def rows(name, options):
-    """One network's files, each a dict of `FIELDS`."""
-    factory = keras_csp.get_factory(name)
+def written(name, options):
+    """One network's files, each a dict of `FIELDS` without its time."""
     shape = (options.size, options.size, 3)
-    model = factory(weights=None, input_shape=shape)
-    metadata = export.describe(model, shape)
-    images = export.photographs(metadata, count=16)
-    with_statistics(model, images)
-    for kind, (file, write, settings) in KINDS.items():
+    model = make(name, shape)
+    images = export.photographs(export.describe(model, shape), count=8)
+    set_statistics(model, images)
+    for kind, (_suffix, write, settings) in KINDS.items():
         row = {"network": name, "kind": kind}
         ranges = {"representative": images, "minimum_agreement": 0.0}
         extra = ranges if kind.endswith("int8") else {}
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / file
-            try:
-                check = write(model, path, images, **settings, **extra)
-                row |= {
-                    "MB": f"{check.size / 1e6:.2f}",
-                    "ms": f"{milliseconds(path, images[:1], options):.2f}",
-                    "difference": f"{check.largest_difference:.2g}",
-                    "agreement": f"{check.agreement:.3f}",
-                }
-            except (ValueError, RuntimeError) as error:
-                row["error"] = str(error).splitlines()[0][:200]
+        if kind.endswith("float16"):
+            extra = {"minimum_agreement": 0.0}
+        path = file_of(options, name, kind)
+        try:
+            check = write(model, path, images, **settings, **extra)
+            row |= {
+                "MB": f"{check.size / 1e6:.2f}",
+                "difference": f"{check.largest_difference:.2g}",
+                "agreement": f"{check.agreement:.3f}",
+            }
+        except (ValueError, RuntimeError) as error:
+            row["error"] = str(error).splitlines()[0][:200]
         yield row
+
+
+def milliseconds(paths, options):
+    """{kind: the median of one image's time}, warmed up, in turn."""
+    runs = {kind: export.load(p, options.threads) for kind, p in paths.items()}
+    shape = (1, options.size, options.size, 3)
+    image = np.random.default_rng(0).random(shape, dtype="float32")
+    times = {kind: [] for kind in runs}
+    for _ in range(options.runs + 3):
+        for kind, run in runs.items():
+            start = time.perf_counter()
+            run(image)
+            times[kind].append(1000 * (time.perf_counter() - start))
+    return {k: f"{statistics.median(t[3:]):.2f}" for k, t in times.items()}
 
 
 def measured(path):
@@ -109,14 +121,14 @@ def save(path, found):
         writer.writerows(found)
 
 
-def measure_one(options):
+def write_one(options):
     found = measured(options.csv)
-    save(options.csv, [*found, *rows(options.one, options)])
+    save(options.csv, [*found, *written(options.one, options)])
 
 
-def measure_all(options):
+def write_all(options):
     """Each in a process of its own: its memory is given back."""
-    names = options.networks or keras_csp.list_models()
+    names = options.networks or [*keras_csp.list_models(), *DETECTORS]
     for number, name in enumerate(names, 1):
         if name in {row["network"] for row in measured(options.csv)}:
             continue
@@ -126,6 +138,28 @@ def measure_all(options):
         command = [sys.executable, __file__, *arguments]
         if subprocess.run(command, check=False).returncode:
             print(f"{name} failed", file=sys.stderr)
+
+
+def time_all(options):
+    """The files of one network after those of another."""
+    found = measured(options.csv)
+    for name in dict.fromkeys(row["network"] for row in found):
+        paths = {
+            row["kind"]: file_of(options, name, row["kind"])
+            for row in found
+            if row["network"] == name and not (row["ms"] or row["error"])
+        }
+        paths = {kind: path for kind, path in paths.items() if path.is_file()}
+        if not paths:
+            continue
+        print(f"timing {name}", file=sys.stderr, flush=True)
+        times = milliseconds(paths, options)
+        for row in found:
+            if row["network"] == name and row["kind"] in times:
+                row["ms"] = times[row["kind"]]
+        save(options.csv, found)
+        for path in paths.values():
+            path.unlink()
 
 
 def report(options):
@@ -140,7 +174,7 @@ def report(options):
         "",
         f"{options.size} pixels, random weights, statistics of photographs; "
         f"medians of {options.runs} runs of one image. {platform.machine()}, "
-        f"{options.threads or os.cpu_count()} threads; Keras "
+        f"{options.threads} threads; Keras "
         f"{keras.__version__}, TensorFlow {tf.__version__}, LiteRT "
         f"{ai_edge_litert.__version__}, onnxruntime "
         f"{onnxruntime.__version__}.",
@@ -163,24 +197,43 @@ def main():
     add("--networks", nargs="+", metavar="NETWORK", help="default: all")
     add("--size", type=int, default=224, help="side, pixels; default 224")
     add("--runs", type=int, default=20, help="of each file; default 20")
-    add("--threads", type=int, help="default: the runtimes' own choice")
+    add(
+        "--threads",
+        type=int,
+        default=os.cpu_count(),
+        help="of both runtimes; default: all cores",
+    )
     add("--csv", type=pathlib.Path, default=RESULTS / "exports.csv")
     add("--fresh", action="store_true", help="measure all again")
+    add(
+        "--scratch",
+        type=pathlib.Path,
+        default=pathlib.Path("runs", "exports"),
+        help="folder of files that wait to be timed; default runs/exports",
+    )
+    add(
+        "--untimed",
+        action="store_true",
+        help="only write: a second call without this times the files",
+    )
     add("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.shown = [a for a in sys.argv[1:] if a != "--fresh"]
+    ours = ("--fresh", "--untimed")
+    options.shown = [a for a in sys.argv[1:] if a not in ours]
     if options.one:
-        measure_one(options)
+        write_one(options)
         return
     for name in options.networks or ():
         try:
-            keras_csp.get_factory(name)
+            name in DETECTORS or keras_csp.get_factory(name)
         except ValueError as error:
             sys.exit(f"exports: {error}")
     options.csv.parent.mkdir(parents=True, exist_ok=True)
     if options.fresh:
         options.csv.unlink(missing_ok=True)
-    measure_all(options)
+    write_all(options)
+    if not options.untimed:
+        time_all(options)
     report(options)
 
 
