@@ -95,8 +95,9 @@ def fill(options, data):
     order = [(n, seed) for seed in range(options.seeds) for n in entries]
     paths = {key: folder / "{}_{}.json".format(*key) for key in order}
     cells = {key: ablation.read_cell(paths[key], *key) for key in order}
-    title = f"{pathlib.Path(options.data).name}, {options.images} images, "
-    title += f"{options.size} pixels, {options.steps} steps; {RECIPE.summary()}"
+    title = f"{pathlib.Path(options.data).name}, {data[0].size} images, "
+    title += f"{options.size} pixels, {options.steps} steps; "
+    title += RECIPE.summary(options.steps)
     for number, (name, seed) in enumerate(order, 1):
         if cells[name, seed] is None:
             found = cell(entries[name], seed, data, options)

@@ -111,10 +111,10 @@ def draw(history, images, labels, predictions, names, path):
 
 def main():
     options = parse()
-    keras.utils.set_random_seed(options.seed)
     folder = pathlib.Path(options.output)
     size = options.size or (32 if options.data == "digits" else 64)
     with mistakes_in_one_line("quickstart", resumes=False):
+        keras.utils.set_random_seed(options.seed)
         factory = keras_csp.get_factory(options.model)
         train, test = load_classification(
             options.data, seed=options.seed, broken="raise"

@@ -58,6 +58,11 @@ def load_all(options):
     return data
 
 
+def count_steps(options, recipe, train):
+    """Batches of the whole training, an epoch's last one not being full."""
+    return -(-train.size // recipe.batch_size) * options.epochs
+
+
 def build(options, recipe, train):
     levels = len(detection.get_neck(options.neck).outputs)
     anchors = detection.fit_anchors(
@@ -76,8 +81,7 @@ def build(options, recipe, train):
     loss = detection.YoloLoss(
         options.box_loss, anchor_threshold=options.anchor_threshold
     )
-    batch = options.batch or recipe.batch_size
-    steps = -(-train.size // batch) * options.epochs
+    steps = count_steps(options, recipe, train)
     detector.compile(recipe.optimizer(steps), loss)
     return detector
 
@@ -97,7 +101,7 @@ def fit(detector, data, options, recipe):
     )
     detector.fit(
         data["train"].training(
-            options.batch or recipe.batch_size,
+            recipe.batch_size,
             options.sizes or (options.size,),
             augmentation,
             seed=options.seed + epoch,
@@ -140,14 +144,15 @@ def report(detector, data, options, title):
 def main():
     options = parse()
     output, shape = options.output, (options.size, options.size, 3)
-    keras.utils.set_random_seed(options.seed)
     with runs.mistakes_in_one_line("train_detector"):
         check(options)
-        recipe = recipes.get_recipe(options.recipe)
+        keras.utils.set_random_seed(options.seed)
+        recipe = recipes.get_recipe(options.recipe, batch_size=options.batch)
         data = load_all(options)
         detector = build(options, recipe, data["train"])
         runs.remember(output, vars(options), recipe, FREE)
         print(keras_csp.count(detector, input_shape=shape).summary())
+        print(recipe.summary(count_steps(options, recipe, data["train"])))
         fit(detector, data, options, recipe)
         runs.save_model(output / "detector.keras", detector)
         classes = {"names": data["train"].class_names, "size": options.size}

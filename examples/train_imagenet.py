@@ -34,11 +34,10 @@ SMOKE = {"model": "CSPResNet10", "size": 32, "epochs": 4, "ema": 0.9,
 
 
 def build(options, recipe, data):
-    model = keras_csp.models.get_factory(options.model)(
-        weights=None,
-        input_shape=(options.size, options.size, data.channels),
-        classes=len(data.class_names),
-    )
+    shape = (options.size, options.size, data.channels)
+    classes = len(data.class_names)
+    factory = keras_csp.models.get_factory(options.model)
+    model = factory(weights=None, input_shape=shape, classes=classes)
     steps = options.epochs * recipe.batches(data.size)
     optimizer = recipe.optimizer(steps, options.accumulate, options.ema)
     model.compile(optimizer, recipe.loss(), metrics=["accuracy"])
@@ -50,11 +49,14 @@ def train(options, recipe, data, test, strategy):
     output = options.output
     names = ("flip", "rand_augment", "mixup", "cutmix", "mosaic")
     augmentation = ClassificationAugmentation.for_size(
-        options.size, **{name: getattr(options, name) for name in names}
+        recipe.crop_side(options.size),
+        **{name: getattr(options, name) for name in names},
     )
     model = build(options, recipe, data)
     runs.remember(output, vars(options), recipe, FREE)
-    print(f"{keras_csp.count(model).summary()}\n{recipe.summary()}")
+    steps = options.epochs * recipe.batches(data.size)
+    print(keras_csp.count(model).summary())
+    print(recipe.summary(steps, options.accumulate))
     state = TrainingState(output / "state", "val_accuracy", output / "log.csv")
     if epoch := state.restore(model):
         print(f"going on after epoch {epoch} of {options.epochs}")
@@ -80,7 +82,7 @@ def report(options, recipe, data, test, state):
     model = build(options, recipe, data)  # on one device
     state.restore_best(model)
     runs.save_model(output / "model.keras", model)
-    shift = max(1, options.size // 8)  # the paper's 32 of 256 pixels
+    shift = max(1, recipe.crop_side(options.size) // 8)  # 32 of 256 pixels
     crops = keras_csp.evaluate_ten_crop(model, test, options.size, shift=shift)
     results = {"best": best, "ten_crop": crops, "classes": data.class_names}
     runs.write_json(output / "results.json", results)
@@ -90,21 +92,19 @@ def report(options, recipe, data, test, state):
 
 def main():
     options = parse()
-    keras.utils.set_random_seed(options.seed)
-    keras.config.set_dtype_policy(options.precision)
     recipe = recipes.get_recipe(
-        options.recipe,
-        learning_rate=options.rate,
-        batch_size=options.batch,
+        options.recipe, learning_rate=options.rate, batch_size=options.batch,
         label_smoothing=options.label_smoothing,
-    )
+    )  # fmt: skip
     with runs.mistakes_in_one_line("train_imagenet"):
-        strategy = devices.mirrored(
-            options.devices, recipe.batch_size, options.accumulate
-        )
+        keras.utils.set_random_seed(options.seed)
+        keras.config.set_dtype_policy(options.precision)
+        batch = recipe.batch_size, options.accumulate
+        strategy = devices.mirrored(options.devices, *batch)
         data, test = load_classification(options.data, seed=options.seed)
         options.size = options.size or recipe.sizes[0]
-        options.epochs = options.epochs or recipe.epochs(data.size)
+        default = recipe.epochs(data.size, options.accumulate)
+        options.epochs = options.epochs or default
         with strategy.scope():
             state = train(options, recipe, data, test, strategy)
         report(options, recipe, data, test, state)

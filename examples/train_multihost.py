@@ -75,7 +75,9 @@ def train(hosts, options, recipe, data, test):
     model = hosts.together(lambda: build(options, recipe, data))
     hosts.check_shared(options.output)
     if hosts.first:
-        print(f"{keras_csp.count(model).summary()}\n{recipe.summary()}")
+        steps = options.epochs * recipe.batches(data.size)
+        print(keras_csp.count(model).summary())
+        print(recipe.summary(steps))
     remember = (options.output, vars(options), recipe, FREE)
     hosts.together(lambda: hosts.first and runs.remember(*remember))
     state = hosts.state(options.output / "state", options.output / "log.csv")
@@ -84,7 +86,7 @@ def train(hosts, options, recipe, data, test):
         print(f"going on after epoch {epoch} of {options.epochs}")
     shape = recipe.batch_size, options.size
     augmentation = ClassificationAugmentation.for_size(
-        options.size, flip=options.flip
+        recipe.crop_side(options.size), flip=options.flip
     )
     model.fit(
         hosts.training(data, *shape, augmentation, options.seed + epoch),

@@ -158,6 +158,8 @@ class TrainingState(keras.callbacks.Callback):
 
     def _better(self, row, name):
         best, value = self._state["best"], row.get(self.monitor)
+        if best and best["epoch"] >= row["epoch"]:
+            best = None  # of an epoch that is trained again
         if value is None or math.isnan(value):
             return best
         if best and value <= best["value"]:

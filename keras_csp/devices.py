@@ -58,15 +58,24 @@ def mirrored(count=None, batch_size=None, accumulation=1):
 
 
 def shared(dataset, strategy):
-    """The batches of a data set that have an image for every device.
+    """The batches of an evaluation, so that the devices can share them.
 
-    Keras fails where a device's share is empty. That can be the last batch of
-    an evaluation only, and fewer images than there are devices.
+    Left out is a last batch of fewer images than there are devices. A first
+    one that is short, too, loses what makes the shares unequal: Keras adds
+    the shares of the first batch up, to know their shapes.
     """
     count = strategy.num_replicas_in_sync
     if count == 1:
         return dataset
-    return dataset.filter(lambda x, *_: keras.ops.shape(x)[0] >= count)
+    import tensorflow as tf
+
+    def even(number, batch):
+        images = tf.shape(batch[0])[0]
+        kept = tf.where(number == 0, images - images % count, images)
+        return keras.tree.map_structure(lambda part: part[:kept], batch)
+
+    dataset = dataset.enumerate().map(even)
+    return dataset.filter(lambda x, *_: tf.shape(x)[0] >= count)
 
 
 def _divide_cpu(config, count):

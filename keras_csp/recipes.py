@@ -152,9 +152,25 @@ class Recipe:
             )
         return images // self.batch_size
 
-    def epochs(self, images):
-        """Rounds through so many images that its steps take, at least one."""
-        return max(1, round(self.steps / self.batches(images)))
+    def epochs(self, images, accumulation=1):
+        """Rounds through so many images that its steps take, at least one.
+
+        Args:
+            images: how many there are.
+            accumulation: batches of one step. Default 1.
+        """
+        steps = self.batches(images) / accumulation
+        return max(1, round(self.steps / steps))
+
+    def crop_side(self, size):
+        """The side whose crops and ten-crop shift a network of `size` has.
+
+        The paper has those of 256 pixels for its networks of 224, too; for
+        other sizes, and by other recipes, they are in proportion to `size`.
+        """
+        if self.name.startswith("paper-") and size in (224, 256):
+            return 256
+        return size
 
     def schedule(self, steps=None, accumulation=1):
         """The learning rate by step.
@@ -165,7 +181,7 @@ class Recipe:
             accumulation: batches whose gradients are added up for one step.
                 Default 1.
         """
-        steps = max(1, steps // accumulation) if steps else self.steps
+        steps, burn_in = self._lengths(steps, accumulation)
         schedules = keras.optimizers.schedules
         check_choice("decay", self.decay, DECAYS)
         if self.decay == "cosine":
@@ -181,8 +197,12 @@ class Recipe:
             after = schedules.PiecewiseConstantDecay(
                 [round(share * steps) for share in self.drops], rates
             )
-        burn_in = min(self.burn_in, steps // 10)
         return BurnIn(after, burn_in, self.burn_in_power, accumulation)
+
+    def _lengths(self, steps, accumulation):
+        """Steps of the whole training, and of its burn-in."""
+        steps = max(1, steps // accumulation) if steps else self.steps
+        return steps, min(self.burn_in, steps // 10)
 
     def optimizer(self, steps=None, accumulation=1, ema=None, rate=1.0):
         """A Keras optimizer with the schedule over `steps`.
@@ -246,8 +266,13 @@ class Recipe:
             label_smoothing=self.label_smoothing
         )
 
-    def summary(self):
-        """One line, to print."""
+    def summary(self, steps=None, accumulation=1):
+        """One line, to print, with the burn-in of `schedule`.
+
+        Args:
+            steps, accumulation: as of `schedule`.
+        """
+        _, burn_in = self._lengths(steps, accumulation)
         rate = f"{self.optimizer_name} {self.learning_rate:g}"
         phases = "".join(
             f"; {p.part} for {p.share:.0%}, rate x{p.learning_rate:g}"
@@ -255,7 +280,7 @@ class Recipe:
         )
         return (
             f"recipe {self.name}: {rate}, {self.decay} decay, burn-in "
-            f"{self.burn_in} steps, weight decay {self.weight_decay:g}, batch "
+            f"{burn_in} steps, weight decay {self.weight_decay:g}, batch "
             f"{self.batch_size}, label smoothing {self.label_smoothing:g}"
             f"{phases}"
         )
@@ -312,8 +337,9 @@ PAPER_CLASSIFICATION_DENSE = dataclasses.replace(
     PAPER_CLASSIFICATION,
     name="paper-classification-dense",
     steps=1_600_000,
+    sizes=(224,),
     source="As paper-classification, for networks based on DenseNet and "
-    "PeleeNet.",
+    "PeleeNet, whose images are smaller.",
 )
 
 SMALL_CLASSIFICATION = Recipe(

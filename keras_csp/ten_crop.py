@@ -27,13 +27,14 @@ def evaluate_ten_crop(
         {"accuracy", "top_5_accuracy", "images"}.
 
     Raises:
-        ValueError: no images; outputs that are not finite or not
-            probabilities; labels of another number of classes.
+        ValueError: `batch_size` is not positive; no images; outputs that are
+            not finite or not probabilities; labels of another number of
+            classes.
     """
     total = None
     if hasattr(data, "ten_crop"):
-        total = -(-data.size // batch_size)
-        data = data.ten_crop(batch_size, size, shift)
+        images, data = data.size, data.ten_crop(batch_size, size, shift)
+        total = -(-images // batch_size)
     bar = keras.utils.Progbar(total, unit_name="batch") if verbose else None
     ranks = []
     for number, (crops, labels) in enumerate(data, 1):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import keras
 import numpy as np
@@ -373,8 +374,9 @@ class Trainer:
 
 @pytest.fixture
 def no_data(example, monkeypatch):
-    """For a `Trainer`, which looks at none."""
-    monkeypatch.setattr(example, "load", lambda _options: None)
+    """For a `Trainer`, which looks at none but their number."""
+    train = types.SimpleNamespace(size=1437)
+    monkeypatch.setattr(example, "load", lambda _options: (train, None))
 
 
 PART = ("--data", "digits", "--part", "figure1", "--size", 32)
@@ -484,6 +486,17 @@ def test_other_arguments_are_refused(
     assert before == {
         p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()
     }
+
+
+def test_the_title_has_what_was_found_and_used(
+    example, monkeypatch, tmp_path, no_data
+):
+    """Fewer images than asked for, and a shorter burn-in."""
+    monkeypatch.setattr(example, "cell", Trainer())
+    run(example, monkeypatch, *PART, "--seeds", 1, "--output", tmp_path)
+    title = (tmp_path / "ablation.md").read_text("utf-8").splitlines()[0]
+    assert title.startswith("digits, 1437 images, 32 pixels, 400 steps; ")
+    assert "burn-in 40 steps" in title
 
 
 def test_another_recipe_is_refused(example, monkeypatch, tmp_path, no_data):

@@ -235,6 +235,20 @@ def test_another_fit_in_the_same_folder_starts_anew(tmp_path):
     assert TrainingState(tmp_path).restore(model()) == 1
 
 
+@pytest.mark.parametrize("second", [0.2, None])
+def test_the_best_is_forgotten_where_its_epoch_is_done_again(tmp_path, second):
+    """Its weights are overwritten."""
+    state = TrainingState(tmp_path, monitor="val_AP50")
+    fit(model(), state, until=1, before=[Values([0.5])])
+    again = model(seed=1)
+    fit(again, state, until=1, before=[Values([second])])
+    assert state.best == (second and {"epoch": 1, "value": second})
+    restored = model(seed=2)
+    state.restore_best(restored)
+    for value, wanted in zip(everything(restored), everything(again)):
+        np.testing.assert_array_equal(value, wanted)
+
+
 def test_a_value_that_is_no_number_is_not_the_best(tmp_path):
     state = TrainingState(tmp_path, monitor="val_AP50")
     values = [float("nan"), 0.2, float("nan"), 0.1]

@@ -74,6 +74,7 @@ def test_real_folders(name, quickstart, monkeypatch, tmp_path, shared_data):
         (["--data", "nowhere"], "does not exist: nowhere"),
         (["--data", "."], "is not a folder with one folder"),
         (["--model", "CSPDensNet201"], "Did you mean CSPDenseNet201"),
+        (["--seed", "-1"], "Seed must be between 0 and"),
         (["--size", "16"], "at least 32x32"),
         (["--data", "tfds:nothing_like_it"], "cannot be had"),
     ],

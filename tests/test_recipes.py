@@ -80,6 +80,7 @@ def test_the_papers_classification_rate_is_darknets(recipe):
 def test_paper_classification_has_the_papers_facts():
     paper, dense = PAPER_CLASSIFICATION, PAPER_CLASSIFICATION_DENSE
     assert (paper.steps, dense.steps) == (800_000, 1_600_000)
+    assert (paper.sizes, dense.sizes) == ((256,), (224,))
     for recipe in (paper, dense):
         assert recipe.optimizer_name == "sgd"
         assert recipe.learning_rate == 0.1
@@ -278,6 +279,10 @@ def test_epochs_take_the_recipes_steps():
     assert PAPER_CLASSIFICATION_DENSE.epochs(1_281_167) == 160
     assert PAPER_CLASSIFICATION.batches(128) == 1
     assert PAPER_CLASSIFICATION.epochs(10**9) == 1
+    # Four batches of 32 are a step.
+    small = dataclasses.replace(PAPER_CLASSIFICATION, batch_size=32)
+    assert small.epochs(1_281_167, accumulation=4) == 80
+    assert small.epochs(1_281_167) == 20
     with pytest.raises(ValueError, match="fewer images, 127, than a batch"):
         PAPER_CLASSIFICATION.batches(127)
 
@@ -296,6 +301,22 @@ def test_the_summary_names_what_is_in_the_recipe(name):
         *(f"rate x{p.learning_rate:g}" for p in recipe.phases),
     ):
         assert value in line
+
+
+def test_the_summary_has_the_burn_in_that_is_used():
+    for steps, accumulation, burn_in in ((400, 1, 40), (400, 4, 10)):
+        line = SMALL_CLASSIFICATION.summary(steps, accumulation)
+        schedule = SMALL_CLASSIFICATION.schedule(steps, accumulation)
+        assert f"burn-in {burn_in} steps" in line
+        assert schedule.burn_in == burn_in
+
+
+def test_the_papers_crops_are_of_224_pixels_too():
+    for name in ("paper-classification", "paper-classification-dense"):
+        paper = recipes.get_recipe(name, batch_size=7)
+        sides = {size: paper.crop_side(size) for size in (32, 224, 256, 288)}
+        assert sides == {32: 32, 224: 256, 256: 256, 288: 288}
+    assert SMALL_CLASSIFICATION.crop_side(224) == 224
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])

@@ -173,6 +173,14 @@ def test_another_number_of_classes_is_refused():
         evaluate(Fake(np.full((2, CLASSES), 0.1)), numbers)
 
 
+@pytest.mark.parametrize("size", [0, -1, 2.0])
+def test_the_batch_must_be_positive(images, size):
+    data = as_data(images[:1], [0])
+    with pytest.raises(ValueError, match="`batch_size` must be") as found:
+        evaluate(Fake(), data, batch_size=size)
+    assert str(found.value).endswith(f"Received: batch_size={size}")
+
+
 def test_no_images():
     with pytest.raises(ValueError, match="no images"):
         evaluate(Fake(), [])

@@ -339,6 +339,7 @@ def test_detect_in_one_process(models, monkeypatch, capsys):
         ("--sizes 96 97", "a size must be a multiple of 32, not 97"),
         ("--epochs 0", "epochs must be positive, not 0"),
         ("--batch -1", "batch must be positive, not -1"),
+        ("--seed -1", "Seed must be between 0 and"),
         ("--train none.json", "none.json"),
         ("--validation none.json", "none.json"),
         ("--test none.json", "none.json"),

@@ -1,6 +1,7 @@
 """The example that trains a classifier: in this process, and as a user."""
 
 import csv
+import dataclasses
 import functools
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import h5py
 import keras
@@ -18,7 +20,7 @@ from PIL import Image
 from support import EXAMPLES, load_example
 
 import keras_csp
-from keras_csp.data import load_classification
+from keras_csp.data import ClassificationAugmentation, load_classification
 from keras_csp.models.network import build_network
 from keras_csp.models.rows import Network, Stage, conv, csp, residual
 
@@ -223,6 +225,7 @@ def test_an_unreadable_image_is_named_and_counted(main, folder, capsys, caplog):
         ("--flip 2", "`flip` must be from 0 to 1"),
         ("--label-smoothing 1", "`label_smoothing` must be from 0"),
         ("--ema 2", "ema_momentum"),
+        ("--seed -1", "Seed must be between 0 and"),
         ("--rate 0", "learning rate must be positive"),
     ],
 )
@@ -237,6 +240,44 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, arguments, message):
     assert str(caught.value).startswith("train_imagenet: ")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+class PlannedError(Exception):
+    """What is trained is known; no need to."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "epochs", "crops"),
+    [
+        ("--batch 64", 36, (112, 392)),  # 800 steps of 22 batches
+        ("--batch 16 --accumulate 4", 36, (112, 392)),  # of 89 / 4
+        ("--batch 64 --recipe paper-classification", 36, (128, 448)),
+        ("--batch 64 --recipe paper-classification --size 64", 36, (32, 112)),
+    ],
+)
+def test_what_a_recipe_stands_for(monkeypatch, arguments, epochs, crops):
+    example = load_example("train_imagenet")
+    for name, recipe in example.recipes.RECIPES.items():
+        short = dataclasses.replace(recipe, steps=800)
+        monkeypatch.setitem(example.recipes.RECIPES, name, short)
+    found = {}
+
+    def build(options, *_):
+        found["epochs"] = options.epochs
+        raise PlannedError
+
+    def views(size, **options):
+        made = ClassificationAugmentation.for_size(size, **options)
+        found["crops"] = made.min_crop, made.max_crop
+
+    fake = types.SimpleNamespace(for_size=views)
+    monkeypatch.setattr(example, "ClassificationAugmentation", fake)
+    monkeypatch.setattr(example, "build", build)
+    command = ["x", "--size", "224", *arguments.split()]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(PlannedError):
+        example.main()
+    assert found == {"epochs": epochs, "crops": crops}
 
 
 @pytest.mark.parametrize("name", ["size", "batch", "epochs", "devices"])
