@@ -14,6 +14,7 @@ import timm_weights
 from fake_hub import fake_hub
 from safetensors.numpy import save_file
 from support import EXAMPLES, run_python
+from test_quickstart import check_outputs
 from test_timm import tensors
 
 import keras_csp
@@ -40,21 +41,23 @@ def test_detector_block_runs():
 
 
 @pytest.mark.slow
-def test_deployment_block_runs(tmp_path):
-    """After the quickstart: 8 bits keep its answers, in a quarter of the size.
-
-    At least 99 % of them, and 0.28 of the float file.
-    """
+def test_quickstart_and_deployment_block_run(tmp_path):
+    """At least 97 % of the digits; 8 bits keep its answers, in a quarter of
+    the size: at least 99 % of them, and 0.28 of the float file."""
     run = functools.partial(
         subprocess.run, cwd=tmp_path, check=True, capture_output=True, text=True
     )
-    run([sys.executable, EXAMPLES / "quickstart.py"])
+    said = run([sys.executable, EXAMPLES / "quickstart.py"]).stdout
+    accuracy = re.search(r"test accuracy: ([\d.]+) %", said)
+    assert float(accuracy[1]) >= 97
+    folder = tmp_path / "runs" / "quickstart"
+    check_outputs(folder)
     (code,) = DEPLOYMENT
     said = run([sys.executable, "-c", code]).stdout
     agreement = float(re.search(r"of 360 samples ([\d.]+) % agree", said)[1])
     assert agreement >= 99
-    exact = tmp_path / "runs" / "quickstart" / "model.tflite"
     small = tmp_path / "digits_int8.tflite"
+    exact = folder / "model.tflite"
     assert small.stat().st_size <= 0.28 * exact.stat().st_size
 
 
