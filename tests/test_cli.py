@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from support import tiny_backbone
+from support import randomize, tiny_backbone
 
 import keras_csp
 from keras_csp.checkpoints import find_record
@@ -113,28 +113,49 @@ def test_export_int8(folder, capsys):
 
 
 def test_export_a_network_by_name(tmp_path, capsys):
-    arguments = ["export", "CSPPeleeNet", str(tmp_path / "m.tflite")]
+    arguments = ["export", "CSPResNet10", str(tmp_path / "m.tflite")]
     assert main([*arguments, "--size", "64"]) == 0
     metadata = load(tmp_path / "m.tflite").metadata
     assert metadata.input_shape == (64, 64, 3)
-    assert metadata.network == "csppeleenet"
+    assert metadata.network == "cspresnet10"
 
 
-def test_predict_boxes(tmp_path, folder, capsys):
-    keras_csp.Detector(
+def test_predict_boxes(tmp_path, folder, rng, capsys):
+    """By the file as by the detector, in the photograph's own pixels."""
+    detector = keras_csp.Detector(
         tiny_backbone(), classes=3, input_shape=(64, 64, 3)
-    ).save(tmp_path / "d.keras")
-    (tmp_path / "d.keras").with_name("classes.json").write_text(
-        (folder / "classes.json").read_text()
     )
-    path, pictures = str(tmp_path / "d.tflite"), tmp_path / "pictures"
-    photos = str(folder / "photos")
-    with pytest.warns(UserWarning, match="finds nothing"):
-        assert main(["export", str(tmp_path / "d.keras"), path]) == 0
+    randomize(detector).save(tmp_path / "d.keras")
+    shutil.copy(folder / "classes.json", tmp_path / "classes.json")
+    # With bars of 16 pixels above and below, and no enlargement.
+    pixels = rng.integers(0, 256, (32, 64, 3), dtype="uint8")
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    path, pictures = tmp_path / "d.tflite", tmp_path / "pictures"
+    listed = tmp_path / "boxes.json"
+    assert main(["export", str(tmp_path / "d.keras"), str(path)]) == 0
     capsys.readouterr()
-    assert main(["predict", path, photos, "--pictures", str(pictures)]) == 0
-    assert capsys.readouterr().out.count(": nothing") == 12
-    assert len(list(pictures.iterdir())) == 12
+    arguments = [path, tmp_path / "wide.png", "--pictures", pictures]
+    assert main(["predict", *map(str, arguments), "--json", str(listed)]) == 0
+    said = capsys.readouterr().out
+    assert len(list(pictures.iterdir())) == 1
+    (row,) = json.loads(listed.read_text())
+    assert (row["width"], row["height"]) == (64, 32)
+    image = np.full((1, 64, 64, 3), 0.5, "float32")
+    image[0, 16:48] = pixels / 255
+    expected = detector.predict(image, verbose=0)
+    count = int(expected["count"][0])
+    assert len(row["detections"]) == count > 0
+    boxes = expected["boxes"][0, :count] - [0, 16, 0, 16]
+    boxes = np.clip(boxes, 0, [64, 32, 64, 32])
+    names = ["red", "green", "blue"]
+    labels = [names.index(found["class"]) for found in row["detections"]]
+    np.testing.assert_array_equal(labels, expected["classes"][0, :count])
+    np.testing.assert_allclose(
+        [found["box"] for found in row["detections"]], boxes, atol=0.02
+    )
+    first = row["detections"][0]
+    assert first["score"] == pytest.approx(expected["scores"][0, 0], abs=1e-3)
+    assert f"wide.png: {first['class']} {first['score']:.3f} at " in said
 
 
 def test_a_photograph_that_cannot_be_read_is_named(folder, tmp_path, capsys):

@@ -5,8 +5,15 @@ import numpy as np
 import pytest
 from support import SMALL, randomize
 
-from keras_csp.export import load, to_onnx, to_saved_model, to_tflite
-from keras_csp.export import tflite as module
+from keras_csp.export import (
+    load,
+    onnx,
+    saved_model,
+    tflite,
+    to_onnx,
+    to_saved_model,
+    to_tflite,
+)
 from keras_csp.models.network import build_network
 
 pytestmark = pytest.mark.skipif(
@@ -105,7 +112,7 @@ def test_a_file_that_does_not_run_is_not_kept(samples, tmp_path, monkeypatch):
     def fail(path, samples):
         raise RuntimeError("failed to create XNNPACK runtime\nin a graph")
 
-    monkeypatch.setattr(module, "_run", fail)
+    monkeypatch.setattr(tflite, "_run", fail)
     with pytest.raises(ValueError, match="does not run: failed to create X"):
         to_tflite(small("SmallMobile"), tmp_path / "m.tflite", samples)
     assert not list(tmp_path.iterdir())
@@ -129,15 +136,43 @@ def test_an_onnx_file_takes_other_batches(samples, tmp_path):
         np.testing.assert_allclose(answer, expected, atol=1e-5)
 
 
-def test_a_wrong_file_is_not_kept(samples, tmp_path, monkeypatch):
-    path = tmp_path / "model.tflite"
+@pytest.mark.parametrize(
+    ("module", "write"), [(tflite, to_tflite), (onnx, to_onnx)]
+)
+def test_a_wrong_file_is_not_kept(
+    module, write, samples, tmp_path, monkeypatch
+):
+    path = tmp_path / "model"
     path.write_bytes(b"the file from before")
     run = module._run
     monkeypatch.setattr(module, "_run", lambda *a: run(*a) + 0.01)
     with pytest.raises(ValueError, match="differs from the model by"):
-        to_tflite(small("SmallMobile"), path, samples)
-    assert [p.name for p in tmp_path.iterdir()] == ["model.tflite"]
+        write(small("SmallMobile"), path, samples)
+    assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"the file from before"
+
+
+def test_a_saved_model_is_replaced_by_a_right_one(
+    samples, tmp_path, monkeypatch
+):
+    path = tmp_path / "served"
+    old, new = (
+        small("SmallMobile"),
+        build_network(SMALL["SmallMobile"], classes=7, input_shape=(64, 64, 3)),
+    )
+    to_saved_model(old, path, samples)
+    with monkeypatch.context() as patch:
+        run = saved_model._run
+        patch.setattr(saved_model, "_run", lambda *a: run(*a) + 0.01)
+        with pytest.raises(ValueError, match="differs from the model by"):
+            to_saved_model(new, path, samples)
+    assert list(tmp_path.iterdir()) == [path]
+    assert load(path)(samples).shape == (4, 5)
+    to_saved_model(new, path, samples)
+    assert list(tmp_path.iterdir()) == [path]
+    np.testing.assert_allclose(
+        load(path)(samples), new.predict_on_batch(samples), atol=1e-5
+    )
 
 
 def test_an_operation_that_tflite_lacks_is_named(tmp_path):
