@@ -1,0 +1,143 @@
+"""Where LiteRT spends its time, by the kernels of XNNPACK.
+
+LiteRT's Python interpreter does not tell; its C interface (litert/c of
+google-ai-edge/LiteRT) does, and is called here through ctypes.
+"""
+
+import collections
+import ctypes
+import pathlib
+import re
+
+# Of litert/c/litert_common.h.
+_CPU = 1
+# A line of the summary: a kernel, its times in ms, its share, its calls.
+_LINE = re.compile(
+    r"^\s*(?P<kernel>\S.*?)\s+[\d.]+\s+[\d.]+\s+(?P<average>[\d.]+)\s+[\d.]+%"
+    r"\s+[\d.]+%\s+[\d.]+\s+\d+\s+\S+$"
+)
+
+
+def operations(path, threads, runs=20):
+    """{kernel: (milliseconds of one run, calls in one run)}.
+
+    Args:
+        path: of a TFLite file with one input and one output.
+        threads: of XNNPACK.
+        runs: over which it is averaged, after three that warm up.
+
+    Raises:
+        RuntimeError: LiteRT refused a call, or its summary has another form.
+    """
+    return parsed(_summary(path, threads, runs))
+
+
+def parsed(summary):
+    """Of LiteRT's text, the part in the order of execution."""
+    start = summary.find("Run Order")
+    lines = summary[start:].split("=====\n", 1)[-1].splitlines()
+    found = collections.defaultdict(lambda: [0.0, 0])
+    for line in lines[1:]:
+        match = _LINE.match(line)
+        if not match:
+            break
+        kernel = match["kernel"].removeprefix("Delegate/")
+        found[kernel][0] += float(match["average"])
+        found[kernel][1] += 1
+    if start < 0 or not found:
+        raise RuntimeError(f"LiteRT's summary is not understood: {summary}")
+    return {kernel: tuple(values) for kernel, values in found.items()}
+
+
+def _summary(path, threads, runs):
+    model = _Model(path, threads)
+    for _ in range(3):
+        model.run()
+    profiler = model.new("LiteRtCompiledModelGetProfiler", model.compiled)
+    model.call("LiteRtStartProfiler", profiler)
+    for _ in range(runs):
+        model.run()
+    model.call("LiteRtStopProfiler", profiler)
+    text = ctypes.c_char_p()
+    model.call(
+        "LiteRtGetProfileSummary", profiler, model.compiled, ctypes.byref(text)
+    )
+    return text.value.decode()
+
+
+class _Model:
+    """A LiteRtCompiledModel and its two buffers, whose content is any."""
+
+    def __init__(self, path, threads):
+        import ai_edge_litert
+
+        folder = pathlib.Path(ai_edge_litert.__file__).parent
+        self._library = ctypes.CDLL(str(folder / "libLiteRt.so"))
+        self._libc = ctypes.CDLL(None)
+        self._libc.strdup.restype = ctypes.c_void_p
+        self.environment = ctypes.c_void_p()
+        self.call(
+            "LiteRtCreateEnvironment", 0, None, ctypes.byref(self.environment)
+        )
+        file = ctypes.c_char_p(str(path).encode())
+        model = self.new("LiteRtCreateModelFromFile", self.environment, file)
+        options = self._options(threads)
+        self.compiled = self.new(
+            "LiteRtCreateCompiledModel", self.environment, model, options
+        )
+        self._signature = self.new("LiteRtGetModelSignature", model, _SIZE(0))
+        self._buffers = self._buffer("Input"), self._buffer("Output")
+
+    def call(self, name, *arguments):
+        function = getattr(self._library, name)
+        function.restype = ctypes.c_int
+        status = function(*arguments)
+        if status:
+            raise RuntimeError(f"LiteRT's {name} gave the status {status}")
+
+    def new(self, name, *arguments):
+        """What the function writes through its last argument."""
+        made = ctypes.c_void_p()
+        self.call(name, *arguments, ctypes.byref(made))
+        return made
+
+    def run(self):
+        given, answer = map(ctypes.byref, self._buffers)
+        self.call(
+            *("LiteRtRunCompiledModel", self.compiled, _SIZE(0)),
+            *(_SIZE(1), given, _SIZE(1), answer),
+        )
+
+    def _options(self, threads):
+        options = self.new("LiteRtCreateOptions")
+        self.call("LiteRtSetOptionsHardwareAccelerators", options, _CPU)
+        for name, text in (
+            (b"runtime_options_string", "enable_profiling = true\n"),
+            (b"xnnpack", f"num_threads = {threads}\n"),
+        ):
+            # LiteRT frees its copy of the text.
+            copy = ctypes.c_void_p(self._libc.strdup(text.encode()))
+            free = ctypes.cast(self._libc.free, ctypes.c_void_p)
+            more = self.new(
+                "LiteRtCreateOpaqueOptions", ctypes.c_char_p(name), copy, free
+            )
+            self.call("LiteRtAddOpaqueOptions", options, more)
+        return options
+
+    def _buffer(self, which):
+        tensor = self.new(
+            f"LiteRtGetSignature{which}TensorByIndex", self._signature, _SIZE(0)
+        )
+        kind = ctypes.create_string_buffer(512)  # of a struct of 100 bytes
+        self.call("LiteRtGetRankedTensorType", tensor, kind)
+        needs = self.new(
+            f"LiteRtGetCompiledModel{which}BufferRequirements",
+            *(self.compiled, _SIZE(0), _SIZE(0)),
+        )
+        return self.new(
+            "LiteRtCreateManagedTensorBufferFromRequirements",
+            *(self.environment, kind, needs),
+        )
+
+
+_SIZE = ctypes.c_size_t

@@ -1,0 +1,174 @@
+"""Where the time of each network goes, by operation.
+
+    python benchmarks/profiles.py
+
+LiteRT runs one image, TensorFlow a batch of eight, for answers and for a
+training step; each names its kernels. LiteRT's milliseconds are of a run on
+all threads, TensorFlow's the sum over its threads. Nothing else should run
+beside. The tables are profiles.csv and profiles.md, of the largest operations
+alone.
+"""
+
+import argparse
+import csv
+import functools
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
+import keras
+from peers_lib import litert_profile, tensorflow_profile
+from peers_lib.keras_models import make, set_statistics
+from peers_lib.keras_runs import Runs
+from peers_lib.machine import cpu
+from peers_lib.networks import NETWORKS
+
+from keras_csp import export
+from keras_csp.runs import mistakes_in_one_line, positive
+from keras_csp.text import markdown
+from keras_csp.writing import replacing
+
+RESULTS = pathlib.Path(__file__).with_name("results")
+FIELDS = ("network", "engine", "operation", "ms", "share", "calls")
+FACTORIES = [network.factory for network in NETWORKS]
+LITERT, ANSWERS, TRAINING = (
+    "LiteRT, 1 image",
+    "TensorFlow, 8 images",
+    "TensorFlow, training step of 8",
+)
+
+
+def profiles(name, options):
+    """Rows of one network."""
+    size, threads = options.size, options.threads
+    quantities = {
+        ANSWERS: {"batch": 8, "size": size},
+        TRAINING: {"batch": 8, "size": size, "training": True},
+    }
+    runs = Runs(quantities, "keras_csp", name, False, threads)
+    for engine in quantities:
+        run = functools.partial(runs.run, engine)
+        found = tensorflow_profile.operations(run)
+        yield from rows(name, engine, found, options.least)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "model.tflite")
+        model = make("keras_csp", name, size)
+        images = export.photographs(
+            export.describe(model, (size, size, 3)), count=8
+        )
+        set_statistics(model, images)
+        export.to_tflite(model, path, images)
+        found = litert_profile.operations(path, threads)
+    yield from rows(name, LITERT, found, options.least)
+
+
+def rows(name, engine, found, least):
+    """The largest first, and the rest of them as one."""
+    total = sum(ms for ms, _calls in found.values())
+    kinds = sorted(found, key=lambda kind: -found[kind][0])
+    large = [kind for kind in kinds if found[kind][0] >= least * total]
+    small = [found[kind] for kind in kinds if kind not in large]
+    listed = [(kind, *found[kind]) for kind in large]
+    if small:
+        name_of_rest = f"{len(small)} others"
+        listed.append((name_of_rest, *map(sum, zip(*small))))
+    for kind, ms, calls in listed:
+        share = f"{ms / total:.1%}"
+        values = (name, engine, kind, f"{ms:.2f}", share, str(calls))
+        yield dict(zip(FIELDS, values))
+
+
+def write(found, options):
+    import ai_edge_litert
+    import tensorflow
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / "profiles.csv"
+    with replacing(path) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+    command = f"python benchmarks/profiles.py {shlex.join(sys.argv[1:])}"
+    lines = [
+        "# Where the time goes",
+        "",
+        f"Operations of at least {options.least:.0%} of the time, "
+        f"{options.size} pixels. LiteRT's milliseconds are of a run on all "
+        f"threads, TensorFlow's the sum over its threads. {cpu()}, "
+        f"{options.threads} threads; Keras {keras.__version__}, TensorFlow "
+        f"{tensorflow.__version__}, LiteRT {ai_edge_litert.__version__}, "
+        f"keras_csp {keras_csp.__version__}.",
+        "",
+        f"    {command}".rstrip(),
+    ]
+    for network in dict.fromkeys(row["network"] for row in found):
+        own = [row for row in found if row["network"] == network]
+        cells = [tuple(row[field] for field in FIELDS[1:]) for row in own]
+        table = markdown([FIELDS[1:], *cells], right=(2, 3, 4))
+        lines += ["", f"## {network}", "", *table]
+    text = "\n".join(lines) + "\n"
+    with replacing(path.with_suffix(".md")) as part:
+        part.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def of_all(options):
+    """Each network in a process of its own, one after the other."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.networks:
+            print(f"profiling {name}", file=sys.stderr, flush=True)
+            command = [
+                *(sys.executable, __file__, "--networks", name, "--one"),
+                *("--size", options.size, "--threads", options.threads),
+                *("--least", options.least, "--output", folder),
+            ]
+            done = subprocess.run(
+                list(map(str, command)), check=False, stdout=subprocess.DEVNULL
+            )
+            if done.returncode:
+                sys.exit(f"profiles: {name} failed, as said above")
+            with open(pathlib.Path(folder, "profiles.csv")) as file:
+                found += csv.DictReader(file)
+    return found
+
+
+def main():
+    options = parse()
+    with mistakes_in_one_line("profiles", resumes=False):
+        if options.one:
+            write(list(profiles(options.networks[0], options)), options)
+        else:
+            write(of_all(options), options)
+
+
+def parse():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    # fmt: off
+    add = parser.add_argument
+    add("--networks", nargs="+", metavar="NETWORK", default=FACTORIES,
+        choices=keras_csp.list_models(),
+        help="default: the five of peers.py")
+    add("--size", type=positive, default=224, help="of images; default 224")
+    add("--threads", type=positive, default=os.cpu_count(),
+        help="default: all cores")
+    add("--least", type=float, default=0.02,
+        help="share of the time from which on it is listed; default 0.02")
+    add("--output", type=pathlib.Path, default=RESULTS,
+        help="folder; default: results beside this script")
+    add("--one", action="store_true", help=argparse.SUPPRESS)
+    # fmt: on
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
