@@ -29,9 +29,10 @@ def test_litert_names_the_kernels(tmp_path, rng):
     assert max(found, key=lambda kernel: found[kernel][0]) == convolution
 
 
-def test_litert_of_another_form_is_refused():
-    with pytest.raises(RuntimeError, match="not understood: Number of nodes"):
-        litert_profile.parsed("Number of nodes: 3")
+def test_a_call_that_litert_refuses_is_named(tmp_path):
+    (tmp_path / "m.tflite").write_bytes(b"no model")
+    with pytest.raises(RuntimeError, match="LiteRtCreateModelFromFile gave"):
+        litert_profile.operations(tmp_path / "m.tflite", threads=1)
 
 
 def test_tensorflow_names_the_operations():

@@ -7,15 +7,26 @@ google-ai-edge/LiteRT) does, and is called here through ctypes.
 import collections
 import ctypes
 import pathlib
-import re
 
 # Of litert/c/litert_common.h.
 _CPU = 1
-# A line of the summary: a kernel, its times in ms, its share, its calls.
-_LINE = re.compile(
-    r"^\s*(?P<kernel>\S.*?)\s+[\d.]+\s+[\d.]+\s+(?P<average>[\d.]+)\s+[\d.]+%"
-    r"\s+[\d.]+%\s+[\d.]+\s+\d+\s+\S+$"
-)
+# Of tflite::Profiler::EventType: an operation by LiteRT itself, and one by
+# XNNPACK. XNNPACK's part of the network is among the former, as a whole.
+_OPERATION, _KERNEL = 2, 8
+
+
+class _Event(ctypes.Structure):
+    """ProfiledEventData of litert/c/litert_profiler_event.h."""
+
+    _fields_ = (
+        ("tag", ctypes.c_char_p),
+        ("kind", ctypes.c_uint32),
+        ("start", ctypes.c_uint64),
+        ("microseconds", ctypes.c_uint64),
+        ("memory", ctypes.c_size_t * 6),
+        ("metadata", ctypes.c_uint64 * 2),
+        ("source", ctypes.c_int),
+    )
 
 
 def operations(path, threads, runs=20):
@@ -27,42 +38,17 @@ def operations(path, threads, runs=20):
         runs: over which it is averaged, after three that warm up.
 
     Raises:
-        RuntimeError: LiteRT refused a call, or its summary has another form.
+        RuntimeError: LiteRT refused a call.
     """
-    return parsed(_summary(path, threads, runs))
-
-
-def parsed(summary):
-    """Of LiteRT's text, the part in the order of execution."""
-    start = summary.find("Run Order")
-    lines = summary[start:].split("=====\n", 1)[-1].splitlines()
-    found = collections.defaultdict(lambda: [0.0, 0])
-    for line in lines[1:]:
-        match = _LINE.match(line)
-        if not match:
-            break
-        kernel = match["kernel"].removeprefix("Delegate/")
-        found[kernel][0] += float(match["average"])
-        found[kernel][1] += 1
-    if start < 0 or not found:
-        raise RuntimeError(f"LiteRT's summary is not understood: {summary}")
-    return {kernel: tuple(values) for kernel, values in found.items()}
-
-
-def _summary(path, threads, runs):
     model = _Model(path, threads)
     for _ in range(3):
         model.run()
-    profiler = model.new("LiteRtCompiledModelGetProfiler", model.compiled)
-    model.call("LiteRtStartProfiler", profiler)
+    found = collections.defaultdict(lambda: [0.0, 0])
     for _ in range(runs):
-        model.run()
-    model.call("LiteRtStopProfiler", profiler)
-    text = ctypes.c_char_p()
-    model.call(
-        "LiteRtGetProfileSummary", profiler, model.compiled, ctypes.byref(text)
-    )
-    return text.value.decode()
+        for event in model.profiled():
+            found[event[0]][0] += event[1] / 1000 / runs
+            found[event[0]][1] += 1
+    return {k: (total, calls // runs) for k, (total, calls) in found.items()}
 
 
 class _Model:
@@ -107,6 +93,23 @@ class _Model:
             *("LiteRtRunCompiledModel", self.compiled, _SIZE(0)),
             *(_SIZE(1), given, _SIZE(1), answer),
         )
+
+    def profiled(self):
+        """(kernel, microseconds) of each operation of a run."""
+        profiler = self.new("LiteRtCompiledModelGetProfiler", self.compiled)
+        self.call("LiteRtResetProfiler", profiler)
+        self.call("LiteRtStartProfiler", profiler)
+        self.run()
+        self.call("LiteRtStopProfiler", profiler)
+        count = ctypes.c_int()
+        self.call("LiteRtGetNumProfilerEvents", profiler, ctypes.byref(count))
+        events = (_Event * count.value)()
+        self.call("LiteRtGetProfilerEvents", profiler, count, events)
+        for event in events:
+            tag = event.tag.decode()
+            whole = event.kind == _OPERATION and "Delegate" in tag
+            if event.kind in (_OPERATION, _KERNEL) and not whole:
+                yield tag, event.microseconds
 
     def _options(self, threads):
         options = self.new("LiteRtCreateOptions")
