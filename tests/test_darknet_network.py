@@ -429,7 +429,7 @@ def _changed(rng):
 def test_whatever_is_planned_can_be_built(folder, rng):
     """And has the shapes of the plan, and the outputs of the numpy Darknet."""
     built = 0
-    for _ in range(200):
+    for _ in range(120):
         text = _changed(rng)
         try:
             made = plan.make_plan(cfg.parse(text.encode()))
@@ -446,7 +446,7 @@ def test_whatever_is_planned_can_be_built(folder, rng):
         np.testing.assert_allclose(ours, theirs, 1e-3, 1e-5, err_msg=text)
         keras.utils.clear_session()
         built += 1
-    assert built > 30
+    assert built > 15
 
 
 @pytest.mark.parametrize("sides", [(8, 4), (4, 8), (4, 4)])

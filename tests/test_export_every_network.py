@@ -66,7 +66,7 @@ def test_every_factory(name, photograph, tmp_path):
     expected = model.predict_on_batch(photograph)
     assert np.ptp(expected) > 1e-3  # not the same for every class
     for file, write in WRITE.items():
-        check = write(model, tmp_path / file)
+        check = write(model, tmp_path / file, photograph)
         assert check.largest_difference < 1e-4
         assert check.agreement == 1
         # Independently of the check: the file itself, read again.

@@ -46,7 +46,8 @@ def test_real_folders(name, quickstart, monkeypatch, tmp_path, shared_data):
         quickstart,
         monkeypatch,
         *("--data", shared_data / "classification" / name),
-        *("--size", 32, "--epochs", 2, "--output", tmp_path),
+        *("--size", 32, "--epochs", 1, "--output", tmp_path),
+        *("--model", "CSPDenseNetbReference"),
     )
     check_outputs(tmp_path)
 

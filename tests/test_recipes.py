@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from support import SMALL, randomize, reload_config
 
-import keras_csp
 from keras_csp import recipes
 from keras_csp.models.network import build_network
 from keras_csp.recipes import (
@@ -562,17 +561,6 @@ def test_the_phases_of_fine_tuning_open_the_network_backwards():
         assert len(model.trainable_variables) > before
         before = len(model.trainable_variables)
     assert before == len(small_network("SmallCSPResNeXt").trainable_variables)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", keras_csp.list_models())
-def test_every_network_has_a_head_and_a_last_stage(name):
-    model = keras_csp.models.get_factory(name)(weights=None, classes=3)
-    trained = {}
-    for part in recipes.PARTS:
-        Phase(part, 1.0, 1.0, batch_normalization=True).apply(model)
-        trained[part] = len(model.trainable_variables)
-    assert 0 < trained["head"] < trained["last_stage"] < trained["all"]
 
 
 def test_mistakes_in_phases():
