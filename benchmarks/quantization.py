@@ -19,7 +19,9 @@ import argparse
 import csv
 import os
 import pathlib
+import shlex
 import statistics
+import sys
 import tempfile
 import time
 
@@ -43,6 +45,7 @@ FIELDS = (
     *("int8 same answer", "float32 MB", "int8 MB", "share"),
     *("float32 ms", "int8 ms", "speed"),
 )
+COMMAND = "command"
 
 
 class Classifier:
@@ -152,6 +155,7 @@ def measure(made, options):
     row["share"] = f"{sizes['int8'] / sizes['float32']:.3f}"
     ratios = map(np.divide, times["float32"], times["int8"])
     row["speed"] = f"{statistics.median(ratios):.2f}"
+    row[COMMAND] = shlex.join(sys.argv[1:])
     return row
 
 
@@ -177,10 +181,11 @@ def write(row, options):
             rows = list(csv.DictReader(file))
     key = ("network", "data")
     kept = [r for r in rows if any(r[k] != row[k] for k in key)]
-    rows = [*kept, {field: str(row[field]) for field in FIELDS}]
+    fields = (*FIELDS, COMMAND)
+    rows = [*kept, {field: str(row[field]) for field in fields}]
     options.output.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     text = "\n".join(report(rows, options))
@@ -207,6 +212,9 @@ def report(rows, options):
     cells = [tuple(row[field] for field in FIELDS) for row in rows]
     right = (2, *range(4, len(FIELDS)))
     yield from markdown([FIELDS, *cells], right=right)
+    yield ""
+    for row in rows:
+        yield f"    python benchmarks/quantization.py {row[COMMAND]}"
 
 
 def main():

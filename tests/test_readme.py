@@ -149,6 +149,7 @@ def test_files_that_the_readme_names_exist():
         ("necks", "necks"),
         ("ablation", "ablation"),
         ("pipeline", "pipeline"),
+        ("quantization", "quantization"),
     ],
 )
 def test_benchmark_tables_are_the_files(marker, name):
