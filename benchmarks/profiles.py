@@ -10,12 +10,13 @@ alone.
 """
 
 import argparse
+import concurrent.futures
 import csv
 import functools
+import multiprocessing
 import os
 import pathlib
 import shlex
-import subprocess
 import sys
 import tempfile
 
@@ -23,13 +24,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
-from peers_lib import litert_profile, tensorflow_profile
-from peers_lib.keras_models import make, set_statistics
-from peers_lib.keras_runs import Runs
+from peers_lib import (
+    keras_costs,
+    keras_runs,
+    litert_profile,
+    tensorflow_profile,
+)
 from peers_lib.machine import cpu
 from peers_lib.networks import NETWORKS
 
-from keras_csp import export
 from keras_csp.runs import mistakes_in_one_line, positive
 from keras_csp.text import markdown
 from keras_csp.writing import replacing
@@ -45,27 +48,29 @@ LITERT, ANSWERS, TRAINING = (
 
 
 def profiles(name, options):
-    """Rows of one network."""
+    """Rows of one network. TensorFlow's threads are set for the process."""
     size, threads = options.size, options.threads
     quantities = {
         ANSWERS: {"batch": 8, "size": size},
         TRAINING: {"batch": 8, "size": size, "training": True},
     }
-    runs = Runs(quantities, "keras_csp", name, False, threads)
+    runs = keras_runs.Runs(quantities, "keras_csp", name, False, threads)
+    found = {}
     for engine in quantities:
         run = functools.partial(runs.run, engine)
-        found = tensorflow_profile.operations(run)
-        yield from rows(name, engine, found, options.least)
+        found[engine] = tensorflow_profile.operations(run)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "model.tflite")
-        model = make("keras_csp", name, size)
-        images = export.photographs(
-            export.describe(model, (size, size, 3)), count=8
-        )
-        set_statistics(model, images)
-        export.to_tflite(model, path, images)
-        found = litert_profile.operations(path, threads)
-    yield from rows(name, LITERT, found, options.least)
+        files = keras_costs.Runs({}, "keras_csp", name, size, folder, threads)
+        files.build()
+        files.settle()
+        files.export_litert(path)
+        found[LITERT] = litert_profile.operations(path, threads)
+    return [
+        row
+        for engine, operations in found.items()
+        for row in rows(name, engine, operations, options.least)
+    ]
 
 
 def rows(name, engine, found, least):
@@ -76,8 +81,7 @@ def rows(name, engine, found, least):
     small = [found[kind] for kind in kinds if kind not in large]
     listed = [(kind, *found[kind]) for kind in large]
     if small:
-        name_of_rest = f"{len(small)} others"
-        listed.append((name_of_rest, *map(sum, zip(*small))))
+        listed.append((f"{len(small)} others", *map(sum, zip(*small))))
     for kind, ms, calls in listed:
         share = f"{ms / total:.1%}"
         values = (name, engine, kind, f"{ms:.2f}", share, str(calls))
@@ -121,31 +125,21 @@ def write(found, options):
 def of_all(options):
     """Each network in a process of its own, one after the other."""
     found = []
-    with tempfile.TemporaryDirectory() as folder:
+    with concurrent.futures.ProcessPoolExecutor(
+        1,
+        mp_context=multiprocessing.get_context("spawn"),
+        max_tasks_per_child=1,
+    ) as pool:
         for name in options.networks:
             print(f"profiling {name}", file=sys.stderr, flush=True)
-            command = [
-                *(sys.executable, __file__, "--networks", name, "--one"),
-                *("--size", options.size, "--threads", options.threads),
-                *("--least", options.least, "--output", folder),
-            ]
-            done = subprocess.run(
-                list(map(str, command)), check=False, stdout=subprocess.DEVNULL
-            )
-            if done.returncode:
-                sys.exit(f"profiles: {name} failed, as said above")
-            with open(pathlib.Path(folder, "profiles.csv")) as file:
-                found += csv.DictReader(file)
+            found += pool.submit(profiles, name, options).result()
     return found
 
 
 def main():
     options = parse()
     with mistakes_in_one_line("profiles", resumes=False):
-        if options.one:
-            write(list(profiles(options.networks[0], options)), options)
-        else:
-            write(of_all(options), options)
+        write(of_all(options), options)
 
 
 def parse():
@@ -165,7 +159,6 @@ def parse():
         help="share of the time from which on it is listed; default 0.02")
     add("--output", type=pathlib.Path, default=RESULTS,
         help="folder; default: results beside this script")
-    add("--one", action="store_true", help=argparse.SUPPRESS)
     # fmt: on
     return parser.parse_args()
 

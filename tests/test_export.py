@@ -26,9 +26,9 @@ def samples(rng):
     return rng.random((4, 64, 64, 3), dtype="float32")
 
 
-def small(name):
+def small(name, classes=5):
     return randomize(
-        build_network(SMALL[name], classes=5, input_shape=(64, 64, 3))
+        build_network(SMALL[name], classes=classes, input_shape=(64, 64, 3))
     )
 
 
@@ -156,10 +156,7 @@ def test_a_saved_model_is_replaced_by_a_right_one(
     samples, tmp_path, monkeypatch
 ):
     path = tmp_path / "served"
-    old, new = (
-        small("SmallMobile"),
-        build_network(SMALL["SmallMobile"], classes=7, input_shape=(64, 64, 3)),
-    )
+    old, new = small("SmallMobile"), small("SmallMobile", classes=7)
     to_saved_model(old, path, samples)
     with monkeypatch.context() as patch:
         run = saved_model._run

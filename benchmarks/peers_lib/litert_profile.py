@@ -4,15 +4,17 @@ LiteRT's Python interpreter does not tell; its C interface (litert/c of
 google-ai-edge/LiteRT) does, and is called here through ctypes.
 """
 
-import collections
 import ctypes
 import pathlib
+
+from peers_lib.operations import per_run
 
 # Of litert/c/litert_common.h.
 _CPU = 1
 # Of tflite::Profiler::EventType: an operation by LiteRT itself, and one by
 # XNNPACK. XNNPACK's part of the network is among the former, as a whole.
 _OPERATION, _KERNEL = 2, 8
+_SIZE = ctypes.c_size_t
 
 
 class _Event(ctypes.Structure):
@@ -43,12 +45,8 @@ def operations(path, threads, runs=20):
     model = _Model(path, threads)
     for _ in range(3):
         model.run()
-    found = collections.defaultdict(lambda: [0.0, 0])
-    for _ in range(runs):
-        for event in model.profiled():
-            found[event[0]][0] += event[1] / 1000 / runs
-            found[event[0]][1] += 1
-    return {k: (total, calls // runs) for k, (total, calls) in found.items()}
+    events = (event for _ in range(runs) for event in model.profiled())
+    return per_run(events, runs)
 
 
 class _Model:
@@ -61,10 +59,7 @@ class _Model:
         self._library = ctypes.CDLL(str(folder / "libLiteRt.so"))
         self._libc = ctypes.CDLL(None)
         self._libc.strdup.restype = ctypes.c_void_p
-        self.environment = ctypes.c_void_p()
-        self.call(
-            "LiteRtCreateEnvironment", 0, None, ctypes.byref(self.environment)
-        )
+        self.environment = self.new("LiteRtCreateEnvironment", 0, None)
         file = ctypes.c_char_p(str(path).encode())
         model = self.new("LiteRtCreateModelFromFile", self.environment, file)
         options = self._options(threads)
@@ -73,6 +68,9 @@ class _Model:
         )
         self._signature = self.new("LiteRtGetModelSignature", model, _SIZE(0))
         self._buffers = self._buffer("Input"), self._buffer("Output")
+        self._profiler = self.new(
+            "LiteRtCompiledModelGetProfiler", self.compiled
+        )
 
     def call(self, name, *arguments):
         function = getattr(self._library, name)
@@ -95,8 +93,8 @@ class _Model:
         )
 
     def profiled(self):
-        """(kernel, microseconds) of each operation of a run."""
-        profiler = self.new("LiteRtCompiledModelGetProfiler", self.compiled)
+        """(kernel, milliseconds) of each operation of a run."""
+        profiler = self._profiler
         self.call("LiteRtResetProfiler", profiler)
         self.call("LiteRtStartProfiler", profiler)
         self.run()
@@ -109,7 +107,7 @@ class _Model:
             tag = event.tag.decode()
             whole = event.kind == _OPERATION and "Delegate" in tag
             if event.kind in (_OPERATION, _KERNEL) and not whole:
-                yield tag, event.microseconds
+                yield tag, event.microseconds / 1000
 
     def _options(self, threads):
         options = self.new("LiteRtCreateOptions")
@@ -141,6 +139,3 @@ class _Model:
             "LiteRtCreateManagedTensorBufferFromRequirements",
             *(self.environment, kind, needs),
         )
-
-
-_SIZE = ctypes.c_size_t

@@ -1,8 +1,9 @@
 """Where TensorFlow spends its time, by the operations of its graph."""
 
-import collections
 import pathlib
 import tempfile
+
+from peers_lib.operations import per_run
 
 
 def operations(run, runs=5):
@@ -25,15 +26,11 @@ def operations(run, runs=5):
         tf.profiler.experimental.stop()
         (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
         content = path.read_bytes()
-    found = collections.defaultdict(lambda: [0.0, 0])
-    for kind, picoseconds in _events(content):
-        found[kind][0] += picoseconds / 1e9 / runs
-        found[kind][1] += 1
-    return {k: (total, calls // runs) for k, (total, calls) in found.items()}
+    return per_run(_events(content), runs)
 
 
 def _events(content):
-    """(operation, picoseconds) of each kernel that the executor ran."""
+    """(operation, milliseconds) of each kernel that the executor ran."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     space = xplane_pb2.XSpace.FromString(content)
@@ -46,4 +43,4 @@ def _events(content):
                 node, _, kind = name.rpartition(":")
                 scope = node.endswith(":")  # a C++ function, no node
                 if node and not scope and kind.isidentifier():
-                    yield kind.lstrip("_"), event.duration_ps
+                    yield kind.lstrip("_"), event.duration_ps / 1e9
