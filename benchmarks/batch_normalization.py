@@ -11,9 +11,7 @@ batch_normalization.md and the rounds to batch_normalization.csv.
 """
 
 import argparse
-import csv
 import os
-import pathlib
 import platform
 import shlex
 import statistics
@@ -26,12 +24,11 @@ import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 import numpy as np
 import tensorflow as tf
+from result_files import RESULTS, write_csv, write_page
 
 from keras_csp.layers import BatchNormalization, units
 from keras_csp.text import markdown
-from keras_csp.writing import replacing
 
-RESULTS = pathlib.Path(__file__).with_name("results")
 NETWORKS = ("CSPResNet50", "CSPResNeXt50", "CSPPeleeNet")
 LAYERS = {
     "Keras'": keras.layers.BatchNormalization,
@@ -127,18 +124,9 @@ def write(rows, options, load):
         "",
         *table(rows),
     ]
-    print("\n".join(text))
-    RESULTS.mkdir(exist_ok=True)
-    stem = RESULTS / "batch_normalization"
-    with replacing(stem.with_suffix(".md")) as part:
-        part.write_text("\n".join(text) + "\n")
-    with (
-        replacing(stem.with_suffix(".csv")) as part,
-        part.open("w", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("network", "round", "layer", "of", "seconds"))
-        writer.writerows(rows)
+    write_page(RESULTS / "batch_normalization.md", text)
+    header = ("network", "round", "layer", "of", "seconds")
+    write_csv(RESULTS / "batch_normalization.csv", header, rows)
 
 
 def main():

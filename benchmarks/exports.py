@@ -15,7 +15,6 @@ begins anew.
 """
 
 import argparse
-import csv
 import os
 import pathlib
 import platform
@@ -32,13 +31,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 from peers_lib.keras_models import set_statistics
+from result_files import RESULTS, read_csv, write_csv, write_page
 
 from keras_csp import export
 from keras_csp.detection.table import published_detectors
 from keras_csp.text import markdown
-from keras_csp.writing import replacing
 
-RESULTS = pathlib.Path(__file__).with_name("results")
 KINDS = {
     "TFLite": (".tflite", export.to_tflite, {}),
     "TFLite float16": (".tflite", export.to_tflite, {"quantize": "float16"}),
@@ -107,22 +105,13 @@ def milliseconds(paths, options):
     return {k: f"{statistics.median(t[3:]):.2f}" for k, t in times.items()}
 
 
-def measured(path):
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def save(path, found):
-    with replacing(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, restval="")
-        writer.writeheader()
-        writer.writerows(found)
+    rows = ([row.get(field, "") for field in FIELDS] for row in found)
+    write_csv(path, FIELDS, rows)
 
 
 def write_one(options):
-    found = measured(options.csv)
+    found = read_csv(options.csv)
     save(options.csv, [*found, *written(options.one, options)])
 
 
@@ -130,7 +119,7 @@ def write_all(options):
     """Each in a process of its own: its memory is given back."""
     names = options.networks or [*keras_csp.list_models(), *DETECTORS]
     for number, name in enumerate(names, 1):
-        if name in {row["network"] for row in measured(options.csv)}:
+        if name in {row["network"] for row in read_csv(options.csv)}:
             continue
         print(f"[{number}/{len(names)}] {name}", file=sys.stderr, flush=True)
         arguments = [*sys.argv[1:], "--one", name]
@@ -142,7 +131,7 @@ def write_all(options):
 
 def time_all(options):
     """The files of one network after those of another."""
-    found = measured(options.csv)
+    found = read_csv(options.csv)
     for name in dict.fromkeys(row["network"] for row in found):
         paths = {
             row["kind"]: file_of(options, name, row["kind"])
@@ -166,7 +155,7 @@ def report(options):
     import ai_edge_litert
     import onnxruntime
 
-    found = measured(options.csv)
+    found = read_csv(options.csv)
     cells = [tuple(row[field] for field in FIELDS) for row in found]
     command = f"python benchmarks/exports.py {shlex.join(options.shown)}"
     lines = [
@@ -183,9 +172,7 @@ def report(options):
         "",
         *markdown([FIELDS, *cells], right=range(2, 6)),
     ]
-    with replacing(options.csv.with_suffix(".md")) as part:
-        part.write_text("\n".join(lines) + "\n", "utf-8")
-    print("\n".join(lines))
+    write_page(options.csv.with_suffix(".md"), lines)
 
 
 def main():
@@ -228,7 +215,6 @@ def main():
             name in DETECTORS or keras_csp.get_factory(name)
         except ValueError as error:
             sys.exit(f"exports: {error}")
-    options.csv.parent.mkdir(parents=True, exist_ok=True)
     if options.fresh:
         options.csv.unlink(missing_ok=True)
     write_all(options)

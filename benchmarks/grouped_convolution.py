@@ -9,17 +9,14 @@ benchmarks/results/grouped_convolution.{csv,md}.
 """
 
 import argparse
-import csv
 import json
 import os
-import pathlib
 import platform
 import statistics
 import subprocess
 import sys
 import time
 
-RESULTS = pathlib.Path(__file__).with_name("results")
 CONTESTANTS = {
     "keras_csp": {},
     "keras_csp, oneDNN off": {"TF_ENABLE_ONEDNN_OPTS": "0"},
@@ -126,6 +123,9 @@ def report(results, options):
     import keras
     import keras_hub
     import tensorflow as tf
+    from result_files import RESULTS, write_csv, write_page
+
+    from keras_csp.text import markdown
 
     medians = {
         contestant: {
@@ -158,20 +158,18 @@ def report(results, options):
         "    python benchmarks/grouped_convolution.py "
         + " ".join(sys.argv[1:]),
         "",
-        *(f"| {' | '.join(row)} |" for row in (header, ["---"] * 4, *rows)),
+        *markdown([header, *rows]),
     ]
-    print("\n".join(lines))
-    RESULTS.mkdir(exist_ok=True)
-    stem = RESULTS / "grouped_convolution"
-    stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    with stem.with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["contestant", "round", *QUANTITIES])
-        for contestant, rounds in results.items():
-            for index, values in enumerate(rounds, 1):
-                writer.writerow(
-                    [contestant, index, *(values[q] for q in QUANTITIES)]
-                )
+    write_page(RESULTS / "grouped_convolution.md", lines)
+    write_csv(
+        RESULTS / "grouped_convolution.csv",
+        ["contestant", "round", *QUANTITIES],
+        [
+            [contestant, index, *(values[q] for q in QUANTITIES)]
+            for contestant, rounds in results.items()
+            for index, values in enumerate(rounds, 1)
+        ],
+    )
 
 
 def main():

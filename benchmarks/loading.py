@@ -13,7 +13,6 @@ printed and written to benchmarks/results/loading.{csv,md}.
 """
 
 import argparse
-import csv
 import gzip
 import json
 import os
@@ -26,7 +25,6 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parents[1]
-RESULTS = pathlib.Path(__file__).with_name("results")
 NETWORK = "cspdarknet53"
 SAFETENSORS, DARKNET = "model.safetensors", "csdarknet53.weights"
 CONTESTANTS = {
@@ -148,13 +146,11 @@ def write(rows, options):
     import keras
     import keras_hub
     import tensorflow as tf
+    from result_files import RESULTS, write_csv, write_page
 
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "loading.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    header = list(rows[0])
+    from keras_csp.text import markdown
+
+    header, cells = list(rows[0]), [list(row.values()) for row in rows]
     lines = [
         "# Loading CSPDarkNet-53's weights",
         "",
@@ -166,13 +162,10 @@ def write(rows, options):
         "",
         f"    python benchmarks/loading.py --rounds {options.rounds}",
         "",
-        f"| {' | '.join(header)} |",
-        f"| --- |{' ---: |' * (len(header) - 1)}",
-        *(f"| {' | '.join(row.values())} |" for row in rows),
+        *markdown([header, *cells], right=range(1, len(header))),
     ]
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "loading.md").write_text(text)
-    print(text)
+    write_csv(RESULTS / "loading.csv", header, cells)
+    write_page(RESULTS / "loading.md", lines)
 
 
 def main():

@@ -12,7 +12,6 @@ A killed run goes on where it was, when the same command is started again.
 """
 
 import argparse
-import csv
 import json
 import pathlib
 import platform
@@ -20,8 +19,9 @@ import shlex
 import subprocess
 import sys
 
+from result_files import RESULTS, read_csv, write_csv, write_page
+
 ROOT = pathlib.Path(__file__).parents[1]
-RESULTS = pathlib.Path(__file__).with_name("results")
 HEADER = (
     "neck",
     "M params",
@@ -80,8 +80,8 @@ def draw(folders, path):
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     for neck, folder in folders.items():
-        with (folder / "log.csv").open(newline="") as file:
-            rows = [r for r in csv.DictReader(file) if r["val_AP50"]]
+        log = read_csv(folder / "log.csv")
+        rows = [row for row in log if row["val_AP50"]]
         axes.plot(
             [int(row["epoch"]) for row in rows],
             [100 * float(row["val_AP50"]) for row in rows],
@@ -100,8 +100,7 @@ def write(header, rows, command, images):
 
     from keras_csp.text import markdown
 
-    with (RESULTS / "necks.csv").open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    write_csv(RESULTS / "necks.csv", header, rows)
     table = markdown([header, *rows], right=range(1, len(header)))
     text = [
         "# Fusion necks side by side",
@@ -116,8 +115,7 @@ def write(header, rows, command, images):
         "",
         *table,
     ]
-    (RESULTS / "necks.md").write_text("\n".join(text) + "\n")
-    print("\n".join(table))
+    write_page(RESULTS / "necks.md", text)
 
 
 def main():

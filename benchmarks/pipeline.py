@@ -10,7 +10,6 @@ written to benchmarks/results/pipeline.{csv,md}.
 """
 
 import argparse
-import csv
 import itertools
 import json
 import os
@@ -28,6 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 import tensorflow as tf
+from result_files import RESULTS, write_csv, write_page
 
 from keras_csp.data import (
     ClassificationAugmentation,
@@ -36,9 +36,7 @@ from keras_csp.data import (
     load_detection,
 )
 from keras_csp.text import markdown
-from keras_csp.writing import replacing
 
-RESULTS = pathlib.Path(__file__).with_name("results")
 COPIES = 64  # of each photograph of scikit-learn
 NETWORK, BOTH = "network alone", "both together"
 HEADER = (
@@ -195,21 +193,16 @@ def write(results, size, command, load):
         "",
         *table,
     ]
-    RESULTS.mkdir(exist_ok=True)
-    with replacing(RESULTS / "pipeline.md") as part:
-        part.write_text("\n".join(text) + "\n")
-    with (
-        replacing(RESULTS / "pipeline.csv") as part,
-        part.open("w", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("what", "round", "images_per_s", "cpu_ms_per_image"))
-        for title, rounds in results.items():
-            for number, (speed, cpu) in enumerate(rounds, 1):
-                writer.writerow(
-                    (title, number, f"{speed:.2f}", f"{1000 * cpu:.3f}")
-                )
-    print("\n".join(table))
+    write_page(RESULTS / "pipeline.md", text)
+    write_csv(
+        RESULTS / "pipeline.csv",
+        ("what", "round", "images_per_s", "cpu_ms_per_image"),
+        [
+            (title, number, f"{speed:.2f}", f"{1000 * cpu:.3f}")
+            for title, rounds in results.items()
+            for number, (speed, cpu) in enumerate(rounds, 1)
+        ],
+    )
 
 
 def main():

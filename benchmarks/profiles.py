@@ -11,7 +11,6 @@ alone.
 
 import argparse
 import concurrent.futures
-import csv
 import functools
 import multiprocessing
 import os
@@ -32,12 +31,11 @@ from peers_lib import (
 )
 from peers_lib.machine import cpu
 from peers_lib.networks import NETWORKS
+from result_files import RESULTS, write_csv, write_page
 
 from keras_csp.runs import mistakes_in_one_line, positive
 from keras_csp.text import markdown
-from keras_csp.writing import replacing
 
-RESULTS = pathlib.Path(__file__).with_name("results")
 FIELDS = ("network", "engine", "operation", "ms", "share", "calls")
 FACTORIES = [network.factory for network in NETWORKS]
 LITERT, ANSWERS, TRAINING = (
@@ -92,12 +90,8 @@ def write(found, options):
     import ai_edge_litert
     import tensorflow
 
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "profiles.csv"
-    with replacing(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
+    values = ([row[field] for field in FIELDS] for row in found)
+    write_csv(options.output / "profiles.csv", FIELDS, values)
     command = f"python benchmarks/profiles.py {shlex.join(sys.argv[1:])}"
     lines = [
         "# Where the time goes",
@@ -116,10 +110,7 @@ def write(found, options):
         cells = [tuple(row[field] for field in FIELDS[1:]) for row in own]
         table = markdown([FIELDS[1:], *cells], right=(2, 3, 4))
         lines += ["", f"## {network}", "", *table]
-    text = "\n".join(lines) + "\n"
-    with replacing(path.with_suffix(".md")) as part:
-        part.write_text(text, encoding="utf-8")
-    print(text)
+    write_page(options.output / "profiles.md", lines)
 
 
 def of_all(options):

@@ -16,7 +16,6 @@ them in the place of the same network's, and writes quantization.md anew.
 """
 
 import argparse
-import csv
 import os
 import pathlib
 import shlex
@@ -31,14 +30,13 @@ import keras_csp  # noqa: F401  # isort: skip  (before keras, as it says)
 import keras
 import numpy as np
 from peers_lib.machine import cpu
+from result_files import RESULTS, read_csv, write_csv, write_page
 
 from keras_csp import detection, export
 from keras_csp.data import load_classification, load_detection
 from keras_csp.runs import mistakes_in_one_line, positive
 from keras_csp.text import markdown
-from keras_csp.writing import replacing
 
-RESULTS = pathlib.Path(__file__).with_name("results")
 KINDS = ("float32", "int8")
 FIELDS = (
     *("network", "data", "test images", "metric", "Keras", "float32", "int8"),
@@ -175,23 +173,12 @@ def in_turn(runs, images, rounds):
 def write(row, options):
     """The row among those of earlier calls, and the table of all."""
     path = options.output / "quantization.csv"
-    rows = []
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
     key = ("network", "data")
-    kept = [r for r in rows if any(r[k] != row[k] for k in key)]
+    kept = [r for r in read_csv(path) if any(r[k] != row[k] for k in key)]
     fields = (*FIELDS, COMMAND)
     rows = [*kept, {field: str(row[field]) for field in fields}]
-    options.output.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    text = "\n".join(report(rows, options))
-    with replacing(path.with_suffix(".md")) as part:
-        part.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    write_csv(path, fields, ([r[field] for field in fields] for r in rows))
+    write_page(path.with_suffix(".md"), report(rows, options))
 
 
 def report(rows, options):

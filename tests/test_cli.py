@@ -224,6 +224,33 @@ def test_the_name_that_weights_build(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("file", "text", "size"),
+    [
+        ("words.txt", "rot\n\ngrün\nblau\n", None),
+        ("words.json", '{"names": ["rot", "grün", "blau"], "size": 24}', 24),
+    ],
+)
+def test_labels_instead_of_those_beside_the_model(
+    file, text, size, folder, tmp_path
+):
+    path = tmp_path / file
+    path.write_text(text, "utf-8")
+    arguments = ["export", str(folder / "model.keras"), "m.onnx"]
+    options = parser().parse_args([*arguments, "--labels", str(path)])
+    _model, found, _preprocessing, labels = models.load_model(options)
+    assert (labels, found) == (["rot", "grün", "blau"], size)
+
+
+def test_json_of_labels_needs_names(folder, tmp_path, capsys):
+    path = tmp_path / "words.json"
+    arguments = ["export", str(folder / "model.keras"), "m.onnx"]
+    for text in ('["rot"]', '{"name": "rot"}', "rot"):
+        path.write_text(text)
+        assert main([*arguments, "--labels", str(path)]) == 2
+        assert "no JSON with `names`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["CSPPeleeNet", "m.tflite", "--size", "0"], "--size must be 1 or"),

@@ -129,7 +129,7 @@ def test_an_onnx_file_takes_other_batches(samples, tmp_path):
         assert check.samples == 1
         session = onnxruntime.InferenceSession(path)
         (given,) = session.get_inputs()
-        assert (given.shape[0] == 1) == (not dynamic)
+        assert isinstance(given.shape[0], str if dynamic else int)
         images = np.repeat(samples[:1], batch, axis=0)
         (answer,) = session.run(None, {given.name: images})
         expected = model.predict_on_batch(images)
@@ -232,20 +232,6 @@ def test_without_photographs_samples_are_asked_for(tmp_path):
 def test_mistakes_of_onnx(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         to_onnx(small("SmallMobile"), tmp_path / "m.onnx", **options)
-
-
-def test_onnx_of_one_image_at_a_time(tmp_path, samples):
-    model = small("SmallMobile")
-    to_onnx(model, tmp_path / "one.onnx", samples, dynamic_batch=False)
-    to_onnx(model, tmp_path / "many.onnx", samples)
-    import onnxruntime
-
-    found = {}
-    for name in ("one", "many"):
-        session = onnxruntime.InferenceSession(tmp_path / f"{name}.onnx")
-        found[name] = session.get_inputs()[0].shape[0]
-    assert found["one"] == 1
-    assert isinstance(found["many"], str)
 
 
 def test_a_saved_model_is_not_written_over_something_else(tmp_path):
