@@ -33,13 +33,33 @@ def test_bordered_max_pooling_is_its_definition(size, strides, rng):
     for before in range(size):
         for after in range(size):
             layer = BorderedMaxPooling2D(size, strides, (before, after))
-            y = np.asarray(layer(x))
             expected = bordered_max(x, size, strides, before, after)
-            np.testing.assert_array_equal(y, expected)
+            for training in (False, True):
+                y = np.asarray(layer(x, training=training))
+                np.testing.assert_array_equal(y, expected)
             assert layer.compute_output_shape(x.shape) == y.shape
             assert layer.compute_output_shape((None, None, None, 3)) == (
                 (None, None, None, 3)
             )
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_gradient_goes_to_the_largest(training, rng):
+    tf = pytest.importorskip("tensorflow")
+    x = rng.normal(size=(1, 8, 7, 1)).astype("float32")
+    weights = rng.normal(size=(1, 4, 4, 1)).astype("float32")
+    pixels = tf.Variable(x)
+    with tf.GradientTape() as tape:
+        y = BorderedMaxPooling2D(3, 2, 1)(pixels, training=training)
+        loss = tf.reduce_sum(y * weights)
+    expected = np.zeros_like(x)
+    for i, j in np.ndindex(4, 4):
+        rows, columns = (slice(max(0, 2 * k - 1), 2 * k + 2) for k in (i, j))
+        window = x[0, rows, columns, 0]
+        largest = window == window.max()
+        expected[0, rows, columns, 0] += largest * weights[0, i, j, 0]
+    gradient = tape.gradient(loss, pixels)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3])

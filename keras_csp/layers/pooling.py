@@ -29,17 +29,21 @@ class BorderedMaxPooling2D(keras.layers.MaxPooling2D):
         super().__init__(pool_size, strides, padding="valid", **kwargs)
         self.border = _check_border(border, self.pool_size[0])
 
-    def call(self, x):
-        # The edge repeated never wins either, since each window that reaches
-        # over the edge holds the edge itself; and, unlike minus infinity, it
-        # can be quantised.
-        before, after = self.border
-        if before or after:
-            rows = before * [x[:, :1]] + [x] + after * [x[:, -1:]]
-            x = ops.concatenate(rows, axis=1)
-            columns = before * [x[:, :, :1]] + [x] + after * [x[:, :, -1:]]
-            x = ops.concatenate(columns, axis=2)
+    def call(self, x, training=None):
+        rows, columns = (self._used(side) for side in x.shape[1:3])
+        if any((*rows, *columns)):
+            extend = _with_infinity if training else _with_edges
+            x = extend(x, rows, columns)
         return super().call(x)
+
+    def _used(self, side):
+        """The border, less what lies after the last window."""
+        before, after = self.border
+        windows = side and (side + before + after - self.pool_size[0])
+        if not windows or windows < 0:  # of any size, or none fits
+            return before, after
+        last = windows // self.strides[0] * self.strides[0]
+        return before, max(0, last + self.pool_size[0] - before - side)
 
     def compute_output_shape(self, input_shape):
         batch, *sides, channels = input_shape
@@ -53,6 +57,26 @@ class BorderedMaxPooling2D(keras.layers.MaxPooling2D):
 
     def get_config(self):
         return {**super().get_config(), "border": self.border}
+
+
+def _with_infinity(x, rows, columns):
+    """In training: one operation, whose gradient is another."""
+    sides = ((0, 0), rows, columns, (0, 0))
+    return ops.pad(x, sides, constant_values=float("-inf"))
+
+
+def _with_edges(x, rows, columns):
+    """For inference: unlike infinity it can be quantised.
+
+    The edge repeated never wins either, since each window that reaches over
+    the edge holds the edge itself.
+    """
+    before, after = rows
+    pieces = before * [x[:, :1]] + [x] + after * [x[:, -1:]]
+    x = ops.concatenate(pieces, axis=1) if len(pieces) > 1 else x
+    before, after = columns
+    pieces = before * [x[:, :, :1]] + [x] + after * [x[:, :, -1:]]
+    return ops.concatenate(pieces, axis=2) if len(pieces) > 1 else x
 
 
 def _check_border(border, pool_size):
