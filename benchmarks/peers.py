@@ -38,6 +38,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from peers_lib import machine, plan
 from peers_lib.coordinator import SLOW, Coordinator, Rules
+from peers_lib.jobs import CLOSE
 from peers_lib.picture import draw_savings, draw_speeds
 from peers_lib.progress import Progress, guessed
 from peers_lib.report import Report
@@ -133,11 +134,12 @@ def _about(options, found, starts):
     yield (
         f"{machine.cpu()}; {threads(found)} on as many cores for every "
         f"contender. Medians of {options.rounds} rounds of at least "
-        f"{options.seconds:g} s, or of one where a run takes longer than "
-        f"{SLOW:g} s; the spread is from the fastest round to the slowest, "
-        f"by the median. Images of {options.size}x{options.size}, random "
-        "weights. oneDNN is as each package leaves it: keras_csp has it on, "
-        "the others have TensorFlow's choice for the CPU. What stands beside "
+        f"{options.seconds:g} s, {CLOSE * options.rounds} for savings and "
+        f"detectors, or one where a run takes longer than {SLOW:g} s; the "
+        "spread is from the fastest round to the slowest, by the median. "
+        f"Images of {options.size}x{options.size}, random weights. "
+        "oneDNN is as each package leaves it: keras_csp has it on, the others "
+        "have TensorFlow's choice for the CPU. What stands beside "
         "CSPDenseNet-201 of keras.applications and timm are other networks."
         + (f" Measured in {starts} starts." if starts > 1 else "")
     )

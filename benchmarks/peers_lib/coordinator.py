@@ -38,7 +38,7 @@ class Rules:
     """How to measure.
 
     Attributes:
-        rounds: turns of each contender for each quantity.
+        rounds: turns of each contender for each quantity, by its `repeats`.
         seconds: of one turn, in which it runs at least once.
         patience: seconds until an answer is no longer waited for.
     """
@@ -157,7 +157,8 @@ class Coordinator:
             for job in jobs
             if self._wanted(job, quantity) and self._warmed_up(job, quantity)
         ]
-        for number in range(1, self.rules.rounds + 1):
+        rounds = self.rules.rounds * max((j.repeats for j in ready), default=0)
+        for number in range(1, rounds + 1):
             ready = [job for job in ready if self._wanted(job, quantity)]
             self._round(ready, quantity, number)
         for job in ready:

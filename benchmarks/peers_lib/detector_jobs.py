@@ -1,6 +1,6 @@
 """The jobs of the detectors of Table 2."""
 
-from peers_lib.jobs import TENSORFLOW, Job
+from peers_lib.jobs import CLOSE, TENSORFLOW, Job
 
 SIZE = 416
 
@@ -18,5 +18,6 @@ def detector(request, row):
         arguments={"detector": row.arguments, "threads": request.threads},
         needs=("keras", "tensorflow", "sklearn"),
         environment=TENSORFLOW,
+        repeats=CLOSE,
         seconds=12,
     )

@@ -5,6 +5,8 @@ import dataclasses
 # How thorough a run is: with --quick, by default, with --thorough.
 QUICK, DEFAULT, THOROUGH = range(3)
 TRAINING_BATCH = 8
+# Rounds of networks that differ by little, for each round of others.
+CLOSE = 3
 TENSORFLOW = {"KERAS_BACKEND": "tensorflow"}
 JAX = {"KERAS_BACKEND": "jax"}
 
@@ -28,6 +30,8 @@ class Job:
         environment: variables of the process.
         files: {quantity: path} of what an earlier job must have made.
         once: whether each quantity is run once, without warming up.
+        repeats: its rounds for each round of others: more, where a few
+            percent are to be told apart.
         levels: {quantity: 0 to 2}, how thorough a run measures it; 0 if not
             named.
         seconds: guess of what its first warming-up takes, or each step of
@@ -47,6 +51,7 @@ class Job:
     environment: dict = dataclasses.field(default_factory=dict)
     files: dict = dataclasses.field(default_factory=dict)
     once: bool = False
+    repeats: int = 1
     levels: dict = dataclasses.field(default_factory=dict)
     seconds: float = 10.0
 

@@ -36,7 +36,7 @@ def guessed(job, rules):
         training = quantity == "training"
         total += starting(job, index == 0, training)
         if not job.once:
-            total += rules.rounds * turn(rules, training)
+            total += rules.rounds * job.repeats * turn(rules, training)
     return total
 
 

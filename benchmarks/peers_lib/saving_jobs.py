@@ -1,7 +1,14 @@
 """The jobs of pairs: a base network and its CSP network, at several sizes."""
 
 from peers_lib.cost_jobs import cost
-from peers_lib.jobs import DEFAULT, TENSORFLOW, THOROUGH, TRAINING_BATCH, Job
+from peers_lib.jobs import (
+    CLOSE,
+    DEFAULT,
+    TENSORFLOW,
+    THOROUGH,
+    TRAINING_BATCH,
+    Job,
+)
 
 
 def files(request, pair, model, sizes, published):
@@ -95,4 +102,5 @@ def _pair_common(pair, model, engine, sizes, batch):
         "quantities": {
             f"{size} px": {"batch": batch, "size": size} for size in sizes
         },
+        "repeats": CLOSE,
     }
