@@ -141,23 +141,33 @@ def test_files_that_the_readme_names_exist():
         assert (root / path).exists(), path
 
 
+def result_table(name, section=None):
+    """The lines of the table of a result, or of one of its sections."""
+    results = pathlib.Path(__file__).parents[1] / "benchmarks" / "results"
+    text = (results / f"{name}.md").read_text()
+    if section:
+        (text,) = re.findall(
+            rf"^## {section}$(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE
+        )
+    return [line for line in text.splitlines() if line[:1] == "|"]
+
+
 @pytest.mark.parametrize(
-    ("marker", "name"),
+    ("marker", "name", "section", "rows"),
     [
-        ("benchmark", "grouped_convolution"),
-        ("loading", "loading"),
-        ("necks", "necks"),
-        ("ablation", "ablation"),
-        ("pipeline", "pipeline"),
-        ("quantization", "quantization"),
+        ("benchmark", "grouped_convolution", None, ""),
+        ("loading", "loading", None, ""),
+        ("necks", "necks", None, ""),
+        ("ablation", "ablation", None, ""),
+        ("pipeline", "pipeline", None, ""),
+        ("quantization", "quantization", None, ""),
+        ("peers", "peers", "Targets", ""),
+        ("savings", "peers", "What a CSP stage saves", "(paper's)"),
     ],
 )
-def test_benchmark_tables_are_the_files(marker, name):
-    root = pathlib.Path(__file__).parents[1]
-    result = root / "benchmarks" / "results" / f"{name}.md"
-    table = [
-        line for line in result.read_text().splitlines() if line[:1] == "|"
-    ]
+def test_benchmark_tables_are_the_files(marker, name, section, rows):
+    header, rule, *body = result_table(name, section)
+    table = [header, rule, *(line for line in body if rows in line)]
     start, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
     shown = README[README.index(start) + len(start) : README.index(end)]
     assert shown.strip().splitlines() == table
