@@ -6,7 +6,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from support import SMALL
+from support import SMALL, randomize, tiny_backbone
 
 import keras_csp
 from keras_csp.export import Metadata, load, to_onnx, to_saved_model, to_tflite
@@ -142,6 +142,28 @@ def test_tensorflows_layout():
     (labels,) = output.vector(6, "table")
     assert labels.text(0) == "labels.txt"
     assert labels.byte(2) == 2  # TENSOR_AXIS_LABELS
+
+
+def test_a_detectors_outputs_are_named_in_the_files_order(tmp_path):
+    """Each by its shape, which the interpreter tells."""
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    detector = randomize(keras_csp.Detector(tiny_backbone(), classes=3))
+    path = tmp_path / "m.tflite"
+    to_tflite(detector.inference_model(), path, labels=LABELS)
+    model = flatbuffer_utils.read_model(str(path))
+    (entry,) = [m for m in model.metadata if m.name == b"TFLITE_METADATA"]
+    content = Table(bytes(model.buffers[entry.buffer].data))
+    outputs = content.vector(3, "table")[0].vector(3, "table")
+    names = [output.text(0) for output in outputs]
+    assert sorted(names) == ["boxes", "classes", "count", "scores"]
+    details = Interpreter(str(path)).get_output_details()
+    ranks = [len(output["shape"]) for output in details]
+    assert ranks[names.index("boxes")] == 3
+    assert ranks[names.index("count")] == 1
+    (labels,) = outputs[names.index("classes")].vector(6, "table")
+    assert labels.byte(2) == 3  # TENSOR_VALUE_LABELS
 
 
 def test_it_is_in_the_file_under_the_name_that_readers_look_for(files):

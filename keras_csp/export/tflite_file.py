@@ -35,7 +35,8 @@ def finished(content, following, metadata):
         )
         model = joined(model, following)
     labels = _LABELS if metadata.labels else None
-    _add_buffer(model, "TFLITE_METADATA", model_metadata(metadata, labels))
+    content = model_metadata(metadata, labels, _outputs(model))
+    _add_buffer(model, "TFLITE_METADATA", content)
     return _packed(model) + _zipped(metadata)
 
 
@@ -122,6 +123,15 @@ def _append(model, main, signature):
     for item in signature.outputs:
         item.tensorIndex = places[item.tensorIndex]
     own.outputs = signature.outputs
+
+
+def _outputs(model):
+    """Their names, in the order of the file's."""
+    given = model.signatureDefs[0].outputs
+    if len(given) == 1:
+        return ("outputs",)
+    names = {item.tensorIndex: _bytes(item.name).decode() for item in given}
+    return [names[int(index)] for index in model.subgraphs[0].outputs]
 
 
 def _add_buffer(model, name, content):

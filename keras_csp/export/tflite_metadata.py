@@ -11,7 +11,8 @@ import flatbuffers
 _RGB, _GRAYSCALE = 1, 2
 _FEATURE_PROPERTIES, _IMAGE_PROPERTIES = 1, 2
 _NORMALIZATION_OPTIONS = 1
-_TENSOR_AXIS_LABELS = 2
+# Labels of a tensor's last axis, and of its values.
+_TENSOR_AXIS_LABELS, _TENSOR_VALUE_LABELS = 2, 3
 # What the fields written here need of a reader.
 _MIN_PARSER_VERSION = "1.0.0"
 
@@ -57,14 +58,17 @@ def _pack(builder, value):
     return builder.EndVector()
 
 
-def model_metadata(metadata, labels):
+def model_metadata(metadata, labels, outputs=("outputs",)):
     """ModelMetadata of a file with one image and any number of outputs.
 
     Args:
         metadata: a `Metadata`.
         labels: name of the associated file of labels, or `None`.
+        outputs: their names, in the file's order. Labels are of the scores of
+            a single one, and of the values of a detector's "classes".
     """
-    graph = Table({2: [_image(metadata)], 3: [_output(labels)]})
+    described = [_output(name, labels, len(outputs) > 1) for name in outputs]
+    graph = Table({2: [_image(metadata)], 3: described})
     fields = {
         0: metadata.network,
         1: f"{metadata.network}, written by {metadata.written_by}",
@@ -100,12 +104,10 @@ def _image(metadata):
     )
 
 
-def _output(labels):
+def _output(name, labels, several):
     files = None
-    if labels:
-        label_file = Table(
-            {0: labels, 1: "One class a line", 2: _TENSOR_AXIS_LABELS}
-        )
-        files = [label_file]
+    if labels and (not several or name == "classes"):
+        kind = _TENSOR_VALUE_LABELS if several else _TENSOR_AXIS_LABELS
+        files = [Table({0: labels, 1: "One class a line", 2: kind})]
     content = Table({0: _FEATURE_PROPERTIES, 1: Table({})})
-    return Table({0: "outputs", 3: content, 6: files})
+    return Table({0: name, 3: content, 6: files})
