@@ -27,6 +27,7 @@ from keras_csp import devices, recipes, runs
 from keras_csp.callbacks import TrainingState, tensorboard
 from keras_csp.data import ClassificationAugmentation, load_classification
 
+VIEWS = {"paper": "for_size", "light": "light"}
 # What may differ where a run goes on, and what --smoke stands for.
 FREE = ("epochs", "output", "verbose", "tensorboard", "smoke")
 SMOKE = {"model": "CSPResNet10", "size": 32, "epochs": 4, "ema": 0.9,
@@ -48,7 +49,8 @@ def train(options, recipe, data, test, strategy):
     """From where the run stands to its last epoch."""
     output = options.output
     names = ("flip", "rand_augment", "mixup", "cutmix", "mosaic")
-    augmentation = ClassificationAugmentation.for_size(
+    made = getattr(ClassificationAugmentation, VIEWS[options.augmentation])
+    augmentation = made(
         recipe.crop_side(options.size),
         **{name: getattr(options, name) for name in names},
     )
@@ -128,6 +130,8 @@ def parse():
     add("--label-smoothing", type=float, help="default: the recipe's")
     add("--accumulate", type=positive, default=1, help="batches for a step")
     add("--ema", type=float, help="momentum of averaged weights, as 0.999")
+    add("--augmentation", default="paper", choices=("paper", "light"),
+        help="the paper's (default), or light, for pictures as CIFAR-10's")
     add("--flip", type=float, default=0.5, help="share of images; default 0.5")
     add("--rand-augment", type=float, default=0.0, help="strength, up to 1")
     for name in ("mixup", "cutmix", "mosaic"):

@@ -163,6 +163,29 @@ def test_flips(rng, share):
     assert flipped.mean() == pytest.approx(share, abs=0.08)
 
 
+def test_light_views_show_most_of_the_image_as_it_is(rng):
+    """Of its colours, left to right and top to bottom, from 0.8 of it on."""
+    image = np.zeros((32, 32, 3), "uint8")
+    image[..., 0] = 7 * np.arange(32)
+    image[..., 1] = 7 * np.arange(32)[:, None]
+    image[..., 2] = 200
+    light = ClassificationAugmentation.light(32, flip=0.0)
+    shares = set()
+    for view in views(light, image, 32, 20):
+        np.testing.assert_allclose(view[..., 2], 200 / 255, atol=1e-6)
+        step = np.diff(view[..., 0], axis=1)
+        assert step.min() >= 0
+        np.testing.assert_allclose(view[0, :, 0], view[-1, :, 0], atol=1e-6)
+        np.testing.assert_allclose(view[:, 0, 1], view[:, -1, 1], atol=1e-6)
+        share = 255 / 7 / 31 * np.ptp(view[..., 0])
+        assert 0.75 < share <= 1 + 1e-6
+        shares.add(round(float(share), 3))
+    assert len(shares) > 3
+    mirrored = ClassificationAugmentation.light(32, flip=1.0)
+    (view,) = views(mirrored, image, 32, 1)
+    assert np.diff(view[..., 0], axis=1).max() <= 0
+
+
 def test_for_size_keeps_the_papers_proportion():
     assert ClassificationAugmentation.for_size(256) == (
         ClassificationAugmentation()

@@ -253,6 +253,7 @@ class PlannedError(Exception):
         ("--batch 16 --accumulate 4", 36, (112, 392)),  # of 89 / 4
         ("--batch 64 --recipe paper-classification", 36, (128, 448)),
         ("--batch 64 --recipe paper-classification --size 64", 36, (32, 112)),
+        ("--augmentation light", 36, (224, 280)),
     ],
 )
 def test_what_a_recipe_stands_for(monkeypatch, arguments, epochs, crops):
@@ -266,11 +267,13 @@ def test_what_a_recipe_stands_for(monkeypatch, arguments, epochs, crops):
         found["epochs"] = options.epochs
         raise PlannedError
 
-    def views(size, **options):
-        made = ClassificationAugmentation.for_size(size, **options)
+    def views(kind, size, **options):
+        made = getattr(ClassificationAugmentation, kind)(size, **options)
         found["crops"] = made.min_crop, made.max_crop
 
-    fake = types.SimpleNamespace(for_size=views)
+    fake = types.SimpleNamespace(
+        **{k: functools.partial(views, k) for k in ("for_size", "light")}
+    )
     monkeypatch.setattr(example, "ClassificationAugmentation", fake)
     monkeypatch.setattr(example, "build", build)
     command = ["x", "--size", "224", *arguments.split()]

@@ -99,6 +99,17 @@ class ClassificationAugmentation:
             **options,
         )
 
+    @classmethod
+    def light(cls, size, **options):
+        """Crops of at least 0.8 of the shorter side, and mirrors, no more.
+
+        As usual for small pictures of one thing, CIFAR-10's, of which the
+        paper's crops often show a part that nobody would recognise.
+        """
+        same = dict.fromkeys(("aspect", "saturation", "exposure"), 1.0)
+        crops = {"min_crop": size, "max_crop": round(1.25 * size)}
+        return cls(**{**same, **crops, "angle": 0.0, "hue": 0.0, **options})
+
 
 def viewer(augmentation, size):
     """The function that gives a random view of one image.
