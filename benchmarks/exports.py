@@ -52,9 +52,16 @@ DETECTORS = {
 
 
 def make(name, shape):
-    """The network or detector of that name, of 1000 or 80 classes."""
+    """The network or detector of that name, of 1000 or 80 classes.
+
+    Networks give logits: a random one's probabilities are all about 1/1000,
+    less than the 1/256 that an int8 softmax can tell from 0.
+    """
     if name not in DETECTORS:
-        return keras_csp.get_factory(name)(weights=None, input_shape=shape)
+        factory = keras_csp.get_factory(name)
+        return factory(
+            weights=None, input_shape=shape, classifier_activation=None
+        )
     arguments = DETECTORS[name]
     detector = keras_csp.Detector(classes=80, input_shape=shape, **arguments)
     return detector.inference_model()

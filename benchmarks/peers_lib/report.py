@@ -1,7 +1,8 @@
 """The tables, as Markdown and CSV."""
 
-import csv
 import dataclasses
+
+from result_files import write_csv
 
 from keras_csp.text import markdown
 from keras_csp.writing import replacing
@@ -34,15 +35,11 @@ class Report:
         with replacing(stem.with_suffix(".md")) as part:
             part.write_text(text, encoding="utf-8")
         fields = [field.name for field in dataclasses.fields(Row)]
-        with (
-            replacing(stem.with_suffix(".csv")) as part,
-            part.open("w", newline="") as file,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(fields)
-            for row in self.summary.rows:
-                values = (getattr(row, field) for field in fields)
-                writer.writerow(map(_number, values))
+        rows = (
+            [_number(getattr(row, field)) for field in fields]
+            for row in self.summary.rows
+        )
+        write_csv(stem.with_suffix(".csv"), fields, rows)
 
     def text(self):
         parts = (
