@@ -31,7 +31,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from peers_lib.keras_models import set_statistics
-from result_files import RESULTS, read_csv, write_csv, write_page
+from result_files import RESULTS, cells, read_csv, write_csv, write_page
 
 from keras_csp import export
 from keras_csp.detection.table import published_detectors
@@ -113,8 +113,8 @@ def milliseconds(paths, options):
 
 
 def save(path, found):
-    rows = ([row.get(field, "") for field in FIELDS] for row in found)
-    write_csv(path, FIELDS, rows)
+    rows = (dict.fromkeys(FIELDS, "") | row for row in found)
+    write_csv(path, FIELDS, cells(rows, FIELDS))
 
 
 def write_one(options):
@@ -162,8 +162,7 @@ def report(options):
     import ai_edge_litert
     import onnxruntime
 
-    found = read_csv(options.csv)
-    cells = [tuple(row[field] for field in FIELDS) for row in found]
+    rows = cells(read_csv(options.csv), FIELDS)
     command = f"python benchmarks/exports.py {shlex.join(options.shown)}"
     lines = [
         "# Every network's files",
@@ -177,7 +176,7 @@ def report(options):
         "",
         f"    {command}".rstrip(),
         "",
-        *markdown([FIELDS, *cells], right=range(2, 6)),
+        *markdown([FIELDS, *rows], right=range(2, 6)),
     ]
     write_page(options.csv.with_suffix(".md"), lines)
 

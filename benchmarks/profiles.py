@@ -31,7 +31,7 @@ from peers_lib import (
 )
 from peers_lib.machine import cpu
 from peers_lib.networks import NETWORKS
-from result_files import RESULTS, write_csv, write_page
+from result_files import RESULTS, cells, write_csv, write_page
 
 from keras_csp.runs import mistakes_in_one_line, positive
 from keras_csp.text import markdown
@@ -90,8 +90,7 @@ def write(found, options):
     import ai_edge_litert
     import tensorflow
 
-    values = ([row[field] for field in FIELDS] for row in found)
-    write_csv(options.output / "profiles.csv", FIELDS, values)
+    write_csv(options.output / "profiles.csv", FIELDS, cells(found, FIELDS))
     command = f"python benchmarks/profiles.py {shlex.join(sys.argv[1:])}"
     lines = [
         "# Where the time goes",
@@ -107,8 +106,8 @@ def write(found, options):
     ]
     for network in dict.fromkeys(row["network"] for row in found):
         own = [row for row in found if row["network"] == network]
-        cells = [tuple(row[field] for field in FIELDS[1:]) for row in own]
-        table = markdown([FIELDS[1:], *cells], right=(2, 3, 4))
+        header = FIELDS[1:]
+        table = markdown([header, *cells(own, header)], right=(2, 3, 4))
         lines += ["", f"## {network}", "", *table]
     write_page(options.output / "profiles.md", lines)
 

@@ -30,7 +30,7 @@ import keras_csp  # noqa: F401  # isort: skip  (before keras, as it says)
 import keras
 import numpy as np
 from peers_lib.machine import cpu
-from result_files import RESULTS, read_csv, write_csv, write_page
+from result_files import RESULTS, cells, read_csv, write_csv, write_page
 
 from keras_csp import detection, export
 from keras_csp.data import load_classification, load_detection
@@ -177,7 +177,7 @@ def write(row, options):
     kept = [r for r in read_csv(path) if any(r[k] != row[k] for k in key)]
     fields = (*FIELDS, COMMAND)
     rows = [*kept, {field: str(row[field]) for field in fields}]
-    write_csv(path, fields, ([r[field] for field in fields] for r in rows))
+    write_csv(path, fields, cells(rows, fields))
     write_page(path.with_suffix(".md"), report(rows, options))
 
 
@@ -196,9 +196,8 @@ def report(rows, options):
         f"LiteRT {ai_edge_litert.__version__}."
     )
     yield ""
-    cells = [tuple(row[field] for field in FIELDS) for row in rows]
     right = (2, *range(4, len(FIELDS)))
-    yield from markdown([FIELDS, *cells], right=right)
+    yield from markdown([FIELDS, *cells(rows, FIELDS)], right=right)
     yield ""
     for row in rows:
         yield f"    python benchmarks/quantization.py {row[COMMAND]}"

@@ -28,6 +28,11 @@ def write_csv(path, header, rows):
         writer.writerows(rows)
 
 
+def cells(rows, header):
+    """Values of dicts, in the order of `header`."""
+    return [[row[name] for name in header] for row in rows]
+
+
 def write_page(path, lines):
     """Whole or not at all, and on the screen."""
     text = "\n".join(lines) + "\n"

@@ -49,8 +49,8 @@ def train(options, recipe, data, test, strategy):
     """From where the run stands to its last epoch."""
     output = options.output
     names = ("flip", "rand_augment", "mixup", "cutmix", "mosaic")
-    made = getattr(ClassificationAugmentation, VIEWS[options.augmentation])
-    augmentation = made(
+    views = getattr(ClassificationAugmentation, VIEWS[options.augmentation])
+    augmentation = views(
         recipe.crop_side(options.size),
         **{name: getattr(options, name) for name in names},
     )

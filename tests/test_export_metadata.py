@@ -144,18 +144,25 @@ def test_tensorflows_layout():
     assert labels.byte(2) == 2  # TENSOR_AXIS_LABELS
 
 
+def tensorflows_metadata(path):
+    """What the file has under the name that readers look for."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model(str(path))
+    (entry,) = [m for m in model.metadata if m.name == b"TFLITE_METADATA"]
+    return Table(bytes(model.buffers[entry.buffer].data))
+
+
 def test_a_detectors_outputs_are_named_in_the_files_order(tmp_path):
     """Each by its shape, which the interpreter tells."""
     from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_litert.tools import flatbuffer_utils
 
     detector = randomize(keras_csp.Detector(tiny_backbone(), classes=3))
     path = tmp_path / "m.tflite"
     to_tflite(detector.inference_model(), path, labels=LABELS)
-    model = flatbuffer_utils.read_model(str(path))
-    (entry,) = [m for m in model.metadata if m.name == b"TFLITE_METADATA"]
-    content = Table(bytes(model.buffers[entry.buffer].data))
-    outputs = content.vector(3, "table")[0].vector(3, "table")
+    outputs = (
+        tensorflows_metadata(path).vector(3, "table")[0].vector(3, "table")
+    )
     names = [output.text(0) for output in outputs]
     assert sorted(names) == ["boxes", "classes", "count", "scores"]
     details = Interpreter(str(path)).get_output_details()
@@ -167,12 +174,7 @@ def test_a_detectors_outputs_are_named_in_the_files_order(tmp_path):
 
 
 def test_it_is_in_the_file_under_the_name_that_readers_look_for(files):
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.read_model(str(files[1] / "m.tflite"))
-    (entry,) = [m for m in model.metadata if m.name == b"TFLITE_METADATA"]
-    content = bytes(model.buffers[entry.buffer].data)
-    assert Table(content).text(0) == "little"
+    assert tensorflows_metadata(files[1] / "m.tflite").text(0) == "little"
 
 
 def test_published_preprocessing():

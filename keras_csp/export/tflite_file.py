@@ -35,8 +35,8 @@ def finished(content, following, metadata):
         )
         model = joined(model, following)
     labels = _LABELS if metadata.labels else None
-    content = model_metadata(metadata, labels, _outputs(model))
-    _add_buffer(model, "TFLITE_METADATA", content)
+    described = model_metadata(metadata, labels, _outputs(model))
+    _add_buffer(model, "TFLITE_METADATA", described)
     return _packed(model) + _zipped(metadata)
 
 

@@ -71,12 +71,13 @@ def _with_edges(x, rows, columns):
     The edge repeated never wins either, since each window that reaches over
     the edge holds the edge itself.
     """
-    before, after = rows
-    pieces = before * [x[:, :1]] + [x] + after * [x[:, -1:]]
-    x = ops.concatenate(pieces, axis=1) if len(pieces) > 1 else x
-    before, after = columns
-    pieces = before * [x[:, :, :1]] + [x] + after * [x[:, :, -1:]]
-    return ops.concatenate(pieces, axis=2) if len(pieces) > 1 else x
+    for axis, (before, after) in ((1, rows), (2, columns)):
+        if before or after:
+            whole = (slice(None),) * axis
+            first, last = x[(*whole, slice(1))], x[(*whole, slice(-1, None))]
+            pieces = [*before * [first], x, *after * [last]]
+            x = ops.concatenate(pieces, axis=axis)
+    return x
 
 
 def _check_border(border, pool_size):
