@@ -12,7 +12,8 @@ training images, and both files answer every test image in LiteRT. Told are
 the sizes; how many answers of the int8 file are the Keras model's, and what
 share of each one's answers is right, or COCO's AP; and the time of an image,
 the two files in turn. Each call adds its rows to quantization.csv or puts
-them in the place of the same network's, and writes quantization.md anew.
+them in the place of those of the same network and calibration, and writes
+quantization.md anew.
 """
 
 import argparse
@@ -39,8 +40,9 @@ from keras_csp.text import markdown
 
 KINDS = ("float32", "int8")
 FIELDS = (
-    *("network", "data", "test images", "metric", "Keras", "float32", "int8"),
-    *("int8 same answer", "float32 MB", "int8 MB", "share"),
+    *("network", "data", "test images", "calibration"),
+    *("metric", "Keras", "float32", "int8", "int8 same answer"),
+    *("float32 MB", "int8 MB", "share"),
     *("float32 ms", "int8 ms", "speed"),
 )
 COMMAND = "command"
@@ -122,6 +124,7 @@ def measure(made, options):
         "network": options.name or made.model.name,
         "data": options.title or made.data,
         "test images": len(made),
+        "calibration": options.calibration,
         "metric": made.metric,
     }
     expected = made.answers(made.model.predict_on_batch)
@@ -137,6 +140,7 @@ def measure(made, options):
                 samples,
                 quantize="int8",
                 representative=ranges,
+                calibration=options.calibration,
                 minimum_agreement=0.0,  # it is measured below
             )
         )
@@ -173,7 +177,7 @@ def in_turn(runs, images, rounds):
 def write(row, options):
     """The row among those of earlier calls, and the table of all."""
     path = options.output / "quantization.csv"
-    key = ("network", "data")
+    key = ("network", "data", "calibration")
     kept = [r for r in read_csv(path) if any(r[k] != row[k] for k in key)]
     fields = (*FIELDS, COMMAND)
     rows = [*kept, {field: str(row[field]) for field in fields}]
@@ -196,7 +200,7 @@ def report(rows, options):
         f"LiteRT {ai_edge_litert.__version__}."
     )
     yield ""
-    right = (2, *range(4, len(FIELDS)))
+    right = (2, *range(5, len(FIELDS)))
     yield from markdown([FIELDS, *cells(rows, FIELDS)], right=right)
     yield ""
     for row in rows:
@@ -230,6 +234,8 @@ def parse():
     add("--title", help="of the data in the table; default: --data")
     add("--representative", type=positive, default=100,
         help="training images that set the ranges; default 100")
+    add("--calibration", choices=("minmax", "mse"), default="minmax",
+        help="as of keras_csp.export.to_tflite; default minmax")
     add("--rounds", type=positive, default=30, help="timed; default 30")
     add("--threads", type=positive, default=os.cpu_count(),
         help="of LiteRT; default: all cores")

@@ -110,6 +110,9 @@ def test_export_int8(folder, capsys):
     ]
     assert main(arguments) == 0
     assert "TFLite int8" in capsys.readouterr().out
+    widest = (folder / "i.tflite").read_bytes()
+    assert main([*arguments, "--calibration", "mse"]) == 0
+    assert (folder / "i.tflite").read_bytes() != widest
 
 
 def test_export_a_network_by_name(tmp_path, capsys):
@@ -176,6 +179,7 @@ def test_a_photograph_that_cannot_be_read_is_named(folder, tmp_path, capsys):
         ("export model.keras m.pb", "must end in .tflite or .onnx"),
         ("export model.keras m.onnx --quantize int8", "is of .tflite files"),
         ("export model.keras m.tflite --quantize int8", "needs --images"),
+        ("export model.keras m.tflite --calibration mse", "--quantize int8"),
         ("export model.keras m.tflite --images none", "no such file or folder"),
         ("export model.keras m.tflite --labels none", "no such file of labels"),
         ("export model.keras m.tflite --labels model.keras", "utf-8"),

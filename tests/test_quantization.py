@@ -245,6 +245,8 @@ def test_layer_errors_of_different_models(files, tmp_path):
         ({"quantize": "int8"}, "needs `representative`"),
         ({"input_type": "int8"}, r'need quantize="int8"'),
         ({"input_type": "float16"}, "input_type='float16'"),
+        ({"calibration": "max"}, r"`calibration` must be one of .*='max'"),
+        ({"calibration": "mse"}, r'of quantize="int8".*quantize=None'),
         (
             {"quantize": "int8", "representative": np.zeros((3, 8, 8, 1))},
             r"`representative` must be .* \(3, 8, 8, 1\)",

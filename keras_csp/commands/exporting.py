@@ -35,6 +35,12 @@ def add_to(commands):
         "model on them, and int8's ranges are set by them",
     )
     parser.add_argument(
+        "--calibration",
+        choices=("minmax", "mse"),
+        help="of int8's ranges: of all values seen (default), or narrower "
+        "ones of the least error",
+    )
+    parser.add_argument(
         "--minimum-agreement",
         type=float,
         help="least share of the images with the model's answer; quantised",
@@ -56,6 +62,8 @@ def _export(options):
         raise ValueError("--quantize is of .tflite files")
     if options.quantize == "int8" and not options.images:
         raise ValueError("--quantize int8 needs --images, some hundred")
+    if options.calibration and options.quantize != "int8":
+        raise ValueError("--calibration is of --quantize int8")
     model, size, preprocessing, labels = load_model(options)
     shape = _shape(model, size, options.size)
     described = {"labels": labels, "preprocessing": preprocessing}
@@ -76,6 +84,7 @@ def _export(options):
         }
     if options.quantize == "int8":
         described["representative"] = samples
+        described["calibration"] = options.calibration or "minmax"
     print(write(model, options.file, samples, **described))
 
 

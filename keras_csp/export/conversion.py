@@ -1,33 +1,80 @@
 """TensorFlow's converter: its settings, its errors, what it leaves alone."""
 
+import contextlib
+
 import keras
 
+from keras_csp.export.ranges import narrowed
 
-def converter(model, inputs, quantize=None, representative=None, types=None):
-    """A `tf.lite.TFLiteConverter` of `model`, for built-in operations.
+
+def convert(model, inputs, quantize=None):
+    """Contents of `model`'s TFLite file, of built-in operations.
 
     Args:
         inputs: {name: shape with the batch}, in the order of the model's.
-        quantize, representative: as of `to_tflite`.
-        types: ("float32", "int8" or "uint8") of input and output.
+        quantize: `None`, "float16" or "dynamic".
+
+    Raises:
+        ValueError: naming an operation that it cannot have.
     """
     import tensorflow as tf
 
-    builtin = tf.lite.OpsSet.TFLITE_BUILTINS
-    made = tf.lite.TFLiteConverter.from_concrete_functions(
-        [_concrete_function(model, inputs)], _holder(model)
-    )
-    made.target_spec.supported_ops = [builtin]
+    made = _converter(model, inputs)
     if quantize:
         made.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
         made.target_spec.supported_types = [tf.float16]
-    if quantize == "int8":
-        made.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        made.representative_dataset = _one_by_one(representative)
-        made.inference_input_type, made.inference_output_type = (
-            tf.dtypes.as_dtype(name) for name in types or ("float32",) * 2
-        )
+    with _refusals(model):
+        return made.convert()
+
+
+def convert_int8(model, inputs, representative, types, calibration):
+    """Contents of `model`'s TFLite file of 8 bits, and no float operation.
+
+    Args:
+        inputs: {name: shape with the batch}.
+        representative: real inputs, an array, that set the ranges.
+        types: ("float32", "int8" or "uint8") of input and output.
+        calibration: as of `to_tflite`.
+
+    Raises:
+        ValueError: naming an operation that it cannot have.
+    """
+    import tensorflow as tf
+
+    made = _converter(model, inputs)
+    made.optimizations = [tf.lite.Optimize.DEFAULT]
+    made.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    made.representative_dataset = lambda: ([x[None]] for x in representative)
+    made.inference_input_type, made.inference_output_type = map(
+        tf.dtypes.as_dtype, types
+    )
+    with _refusals(model):
+        if calibration == "mse":
+            return _in_narrower_ranges(made, representative)
+        return made.convert()
+
+
+def _in_narrower_ranges(made, representative):
+    """The converter's two steps, seeing ranges and rounding to them, with
+    the ranges changed between; there is no public way to come between."""
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    made._experimental_calibrate_only = True
+    return mlir_quantize(
+        narrowed(made.convert(), representative),
+        input_data_type=made.inference_input_type,
+        output_data_type=made.inference_output_type,
+    )
+
+
+def _converter(model, inputs):
+    import tensorflow as tf
+
+    made = tf.lite.TFLiteConverter.from_concrete_functions(
+        [_concrete_function(model, inputs)], _holder(model)
+    )
+    made.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     return made
 
 
@@ -56,14 +103,10 @@ def _holder(model):
     return holder
 
 
-def _one_by_one(values):
-    return lambda: ([value[None]] for value in values)
-
-
-def convert(model, made):
-    """The file's contents; ValueError naming an operation it cannot have."""
+@contextlib.contextmanager
+def _refusals(model):
     try:
-        return made.convert()
+        yield
     except Exception as error:
         raise ValueError(_refusal(model, str(error))) from error
 

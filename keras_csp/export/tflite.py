@@ -9,7 +9,7 @@ from keras_csp.export.checking import (
     DisagreementError,
     checked,
 )
-from keras_csp.export.conversion import convert, converter, split_head
+from keras_csp.export.conversion import convert, convert_int8, split_head
 from keras_csp.export.inputs import (
     file_shape,
     prepare,
@@ -30,6 +30,7 @@ ALLOWED = {
     "int8": Allowed(agreement=0.95),
 }
 _TYPES = ("float32", "int8", "uint8")
+_CALIBRATIONS = ("minmax", "mse")
 # Samples whose every tensor is compared when a file fails.
 _LOOKED_AT = 20
 
@@ -41,6 +42,7 @@ def to_tflite(
     *,
     quantize=None,
     representative=None,
+    calibration="minmax",
     input_shape=None,
     input_type="float32",
     output_type="float32",
@@ -68,6 +70,12 @@ def to_tflite(
             which the ranges of the activations are set: an array, or batches
             (a `tf.data.Dataset`; labels in it are left alone). A hundred will
             do; the first 500 are used.
+        calibration: for "int8", how. "minmax" (default): from the least to
+            the largest value seen. "mse": of narrower ranges, the one of the
+            least mean squared error on the first 100, which lets rare values
+            go and rounds all others finer; a few seconds more. In
+            benchmarks/results/quantization.md it helps classifiers of
+            CIFAR-10, not a detector, whose boxes are its rare values.
         input_shape: `(height, width, channels)` of the file; needed only for
             a model of open sides without samples. The file's batch is 1.
         input_type, output_type: "float32" (default), "int8" or "uint8", the
@@ -90,7 +98,7 @@ def to_tflite(
             layers with the largest errors. No file is left then, and one that
             was there before stays.
     """
-    _check(quantize, representative, input_type, output_type)
+    _check(quantize, representative, calibration, input_type, output_type)
     allowed = _allowed(quantize, minimum_agreement)
     if representative is not None:
         given = representative if samples is None else samples
@@ -101,12 +109,8 @@ def to_tflite(
         model, "TFLite", samples, input_shape, labels, preprocessing
     )
     shape = metadata.input_shape
-    content = finished(
-        *_converted(
-            model, shape, quantize, representative, (input_type, output_type)
-        ),
-        metadata,
-    )
+    int8 = (representative, (input_type, output_type), calibration)
+    content = finished(*_converted(model, shape, quantize, int8), metadata)
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = f"TFLite {quantize}" if quantize else "TFLite"
@@ -128,8 +132,9 @@ def _where(model, shape, content, samples):
     return report(layer_errors(exact, content, samples[:_LOOKED_AT]))
 
 
-def _check(quantize, representative, input_type, output_type):
+def _check(quantize, representative, calibration, input_type, output_type):
     check_choice("quantize", quantize, tuple(ALLOWED))
+    check_choice("calibration", calibration, _CALIBRATIONS)
     check_choice("input_type", input_type, _TYPES)
     check_choice("output_type", output_type, _TYPES)
     if quantize != "int8" and {input_type, output_type} != {"float32"}:
@@ -137,6 +142,11 @@ def _check(quantize, representative, input_type, output_type):
             'Integer inputs and outputs need quantize="int8". Received: '
             f"quantize={quantize!r}, input_type={input_type!r}, "
             f"output_type={output_type!r}"
+        )
+    if quantize != "int8" and calibration != "minmax":
+        raise ValueError(
+            '`calibration` is of quantize="int8". Received: '
+            f"quantize={quantize!r}, calibration={calibration!r}"
         )
     if quantize == "int8" and representative is None:
         raise ValueError(
@@ -159,27 +169,29 @@ def _allowed(quantize, minimum_agreement):
     return dataclasses.replace(ALLOWED[quantize], agreement=least)
 
 
-def _converted(model, shape, quantize=None, representative=None, types=None):
-    """Contents of a TFLite file, and of a head behind it or `None`."""
+def _converted(model, shape, quantize=None, int8=None):
+    """Contents of a TFLite file, and of a head behind it or `None`.
+
+    `int8` is (representative, types, calibration), as of `convert_int8`.
+    """
     images = {"images": (1, *shape)}
     if quantize != "int8":
-        return convert(model, converter(model, images, quantize)), None
+        return convert(model, images, quantize), None
     body, head = split_head(model)
+    _representative, types, _calibration = int8
     if head is not None and types[1] != "float32":
         raise ValueError(
             f"The outputs of {model.name!r} are not quantised. Received: "
             f"output_type={types[1]!r}"
         )
-    content = convert(
-        body, converter(body, images, "int8", representative, types)
-    )
+    content = convert_int8(body, images, *int8)
     if head is None:
         return content, None
     # Of the file's size, where the model's sides are open.
     shapes = body.compute_output_shape((1, *shape))
     names = [f"map_{i}" for i in range(len(head.inputs))]
     maps = {name: tuple(shapes[name]) for name in names}
-    return content, convert(head, converter(head, maps))
+    return content, convert(head, maps)
 
 
 def _run(path, samples):

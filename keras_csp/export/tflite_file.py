@@ -37,7 +37,7 @@ def finished(content, following, metadata):
     labels = _LABELS if metadata.labels else None
     described = model_metadata(metadata, labels, _outputs(model))
     _add_buffer(model, "TFLITE_METADATA", described)
-    return _packed(model) + _zipped(metadata)
+    return packed(model) + _zipped(metadata)
 
 
 def read_metadata(path):
@@ -160,7 +160,8 @@ class _SharingBuilder(flatbuffers.Builder):
         return self._written[key]
 
 
-def _packed(model):
+def packed(model):
+    """Contents of the file of a `ModelT`."""
     builder = _SharingBuilder()
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
