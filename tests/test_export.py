@@ -146,10 +146,18 @@ def test_a_wrong_file_is_not_kept(
     path.write_bytes(b"the file from before")
     run = module._run
     monkeypatch.setattr(module, "_run", lambda *a: run(*a) + 0.01)
-    with pytest.raises(ValueError, match="differs from the model by"):
-        write(small("SmallMobile"), path, samples)
+    model = small("SmallMobile")
+    with pytest.raises(ValueError, match="differs from the model by") as seen:
+        write(model, path, samples)
+    assert "0.0001 is allowed (`maximum_difference`)" in str(seen.value)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"the file from before"
+    largest = np.abs(model.predict_on_batch(samples)).max()
+    with pytest.raises(ValueError, match="differs from the model by"):
+        write(model, path, samples, maximum_difference=0.0099 / largest)
+    check = write(model, path, samples, maximum_difference=0.0101 / largest)
+    assert check.largest_difference == pytest.approx(0.01 / largest, rel=1e-2)
+    assert path.stat().st_size == check.size
 
 
 def test_a_saved_model_is_replaced_by_a_right_one(
@@ -163,6 +171,8 @@ def test_a_saved_model_is_replaced_by_a_right_one(
         patch.setattr(saved_model, "_run", lambda *a: run(*a) + 0.01)
         with pytest.raises(ValueError, match="differs from the model by"):
             to_saved_model(new, path, samples)
+        with pytest.raises(ValueError, match=r"and 1. Received: .*=1\.5"):
+            to_saved_model(new, path, samples, maximum_difference=1.5)
     assert list(tmp_path.iterdir()) == [path]
     assert load(path)(samples).shape == (4, 5)
     to_saved_model(new, path, samples)

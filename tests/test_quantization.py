@@ -263,6 +263,11 @@ def test_layer_errors_of_different_models(files, tmp_path):
             "must have one shape",
         ),
         ({"minimum_agreement": 0.5}, "of quantised files"),
+        ({"maximum_difference": -1}, "between 0 and 1. .*=-1"),
+        (
+            {"quantize": "dynamic", "maximum_difference": 0.1},
+            "`maximum_difference` is of float32 files",
+        ),
         (
             {"quantize": "dynamic", "minimum_agreement": 2},
             "minimum_agreement=2",

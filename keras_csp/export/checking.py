@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_csp.export.comparison import compare
+from keras_csp.layers.composite import check_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,18 @@ class Allowed:
 
 
 EXACT = Allowed(difference=1e-4)
+
+
+def of_difference(maximum_difference):
+    """What a float32 file may differ by; `None` is the default.
+
+    Raises:
+        ValueError: not between 0 and 1.
+    """
+    if maximum_difference is None:
+        return EXACT
+    largest = check_share("maximum_difference", maximum_difference)
+    return Allowed(difference=largest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +73,7 @@ class ExportCheck:
         )
 
 
-def checked(model, kind, path, samples, part, run, allowed=EXACT):
+def checked(model, kind, path, samples, part, run, allowed):
     """Runs the file `part` on the samples, beside the model.
 
     Args:
@@ -91,7 +104,7 @@ def checked(model, kind, path, samples, part, run, allowed=EXACT):
         raise ValueError(
             f"The {kind} file of {model.name!r} differs from the model by "
             f"{difference:.2g} of its largest output; {allowed.difference} is "
-            "allowed"
+            "allowed (`maximum_difference`)"
         )
     if not agreement >= allowed.agreement:
         raise DisagreementError(

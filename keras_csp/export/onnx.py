@@ -7,7 +7,7 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_csp.export.checking import checked
+from keras_csp.export.checking import checked, of_difference
 from keras_csp.export.inputs import prepare
 from keras_csp.export.runtimes import METADATA_KEY, ONNXRuntime
 from keras_csp.layers.composite import check_choice
@@ -24,6 +24,7 @@ def to_onnx(
     input_shape=None,
     labels=None,
     preprocessing=None,
+    maximum_difference=None,
 ):
     """Writes `model` as an ONNX file after running the file on `samples`.
 
@@ -43,6 +44,7 @@ def to_onnx(
         input_shape: `(height, width, channels)` of the file; needed only for
             a model of open sides without samples.
         labels, preprocessing: to travel in the file, as of `to_tflite`.
+        maximum_difference: as of `to_tflite`.
 
     Returns:
         An `ExportCheck`.
@@ -50,12 +52,13 @@ def to_onnx(
     Raises:
         ImportError: tf2onnx or onnxruntime is not installed.
         ValueError: another backend, an argument out of range, samples that do
-            not fit the model, or outputs that differ by more than 1e-4 of the
-            largest. No file is left then, and one that was there before
-            stays.
+            not fit the model, or outputs that differ by more than
+            `maximum_difference`. No file is left then, and one that was there
+            before stays.
     """
     check_choice("opset", opset, range(13, 19))
     check_choice("dynamic_batch", dynamic_batch, (True, False))
+    allowed = of_difference(maximum_difference)
     metadata, samples = prepare(
         model, "ONNX", samples, input_shape, labels, preprocessing
     )
@@ -66,7 +69,7 @@ def to_onnx(
     with replacing(path) as part:
         part.write_bytes(content)
         run = _run_more if dynamic_batch else _run
-        return checked(model, "ONNX", path, samples, part, run)
+        return checked(model, "ONNX", path, samples, part, run, allowed)
 
 
 def _convert(model, shape, opset, metadata):

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_csp.export.checking import checked
+from keras_csp.export.checking import checked, of_difference
 from keras_csp.export.inputs import prepare
 from keras_csp.export.runtimes import METADATA_FILE, SavedModelRuntime
 from keras_csp.writing import replacing_folder
@@ -16,6 +16,7 @@ def to_saved_model(
     input_shape=None,
     labels=None,
     preprocessing=None,
+    maximum_difference=None,
 ):
     """Writes `model` as a SavedModel after serving `samples` with it.
 
@@ -35,6 +36,7 @@ def to_saved_model(
         input_shape: `(height, width, channels)`; needed only for a model of
             open sides without samples.
         labels, preprocessing: to travel with it, as of `to_tflite`.
+        maximum_difference: as of `to_tflite`.
 
     Returns:
         An `ExportCheck`.
@@ -42,9 +44,10 @@ def to_saved_model(
     Raises:
         ValueError: another backend, an argument out of range, a `path` that
             is something else, samples that do not fit the model, or outputs
-            that differ by more than 1e-4 of the largest. Nothing is left
+            that differ by more than `maximum_difference`. Nothing is left
             then, and what was there before stays.
     """
+    allowed = of_difference(maximum_difference)
     path = pathlib.Path(path)
     if path.exists() and not (path / "saved_model.pb").is_file():
         raise ValueError(
@@ -60,7 +63,7 @@ def to_saved_model(
         extra = part / "assets.extra"
         extra.mkdir()
         (extra / METADATA_FILE).write_text(metadata.to_json(), "utf-8")
-        return checked(model, "SavedModel", path, samples, part, _run)
+        return checked(model, "SavedModel", path, samples, part, _run, allowed)
 
 
 def _write(model, folder, shape):
