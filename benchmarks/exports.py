@@ -50,6 +50,8 @@ KINDS = {
     "TFLite int8": (".tflite", export.to_tflite, {"quantize": "int8", **ANY}),
     "ONNX": (".onnx", export.to_onnx, NEAR),
 }
+# Runs of one file before it is the next one's turn, after seconds of warming.
+TURN, SETTLE = 5, 0.1
 FIELDS = ("network", "kind", "MB", "ms", "difference", "agreement", "error")
 DETECTORS = {
     f"CSPPeleeNet, {row.head}": row.arguments
@@ -103,17 +105,30 @@ def written(name, options):
 
 
 def milliseconds(paths, options):
-    """{kind: the median of one image's time}, warmed up, in turn."""
+    """{kind: the median of one image's time}, in turns of `TURN` runs."""
     runs = {kind: export.load(p, options.threads) for kind, p in paths.items()}
     shape = (1, options.size, options.size, 3)
     image = np.random.default_rng(0).random(shape, dtype="float32")
     times = {kind: [] for kind in runs}
-    for _ in range(options.runs + 3):
+    for _ in range(0, options.runs, TURN):
         for kind, run in runs.items():
-            start = time.perf_counter()
-            run(image)
-            times[kind].append(1000 * (time.perf_counter() - start))
-    return {k: f"{statistics.median(t[3:]):.2f}" for k, t in times.items()}
+            settle(run, image)
+            times[kind] += [timed(run, image) for _ in range(TURN)]
+    return {k: f"{statistics.median(t):.2f}" for k, t in times.items()}
+
+
+def settle(run, image):
+    """Runs until the caches are its own and the machine is, too:
+    onnxruntime's threads go on spinning for a while after an answer."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < SETTLE:
+        run(image)
+
+
+def timed(run, image):
+    start = time.perf_counter()
+    run(image)
+    return 1000 * (time.perf_counter() - start)
 
 
 def save(path, found):
