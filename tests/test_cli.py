@@ -117,6 +117,7 @@ def test_export_int8(folder, capsys):
 
 def test_export_a_network_by_name(tmp_path, capsys):
     arguments = ["export", "CSPResNet10", str(tmp_path / "m.tflite")]
+    arguments += ["--maximum-difference", "1e-3"]
     assert main([*arguments, "--size", "64"]) == 0
     metadata = load(tmp_path / "m.tflite").metadata
     assert metadata.input_shape == (64, 64, 3)
@@ -180,6 +181,7 @@ def test_a_photograph_that_cannot_be_read_is_named(folder, tmp_path, capsys):
         ("export model.keras m.onnx --quantize int8", "is of .tflite files"),
         ("export model.keras m.tflite --quantize int8", "needs --images"),
         ("export model.keras m.tflite --calibration mse", "--quantize int8"),
+        ("export model.keras m.tflite --maximum-difference 2", "0 and 1"),
         ("export model.keras m.tflite --images none", "no such file or folder"),
         ("export model.keras m.tflite --labels none", "no such file of labels"),
         ("export model.keras m.tflite --labels model.keras", "utf-8"),

@@ -45,6 +45,11 @@ def add_to(commands):
         type=float,
         help="least share of the images with the model's answer; quantised",
     )
+    parser.add_argument(
+        "--maximum-difference",
+        type=float,
+        help="of float32 outputs, as a share of the largest; default 1e-4",
+    )
     parser.set_defaults(run=_export)
 
 
@@ -66,7 +71,11 @@ def _export(options):
         raise ValueError("--calibration is of --quantize int8")
     model, size, preprocessing, labels = load_model(options)
     shape = _shape(model, size, options.size)
-    described = {"labels": labels, "preprocessing": preprocessing}
+    described = {
+        "labels": labels,
+        "preprocessing": preprocessing,
+        "maximum_difference": options.maximum_difference,
+    }
     samples = None
     if options.images:
         samples = _samples(options.images, model, shape, preprocessing)
