@@ -3,12 +3,12 @@
 import collections
 import dataclasses
 import pathlib
-import warnings
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
+from keras_csp.export.runtimes import inspected
 from keras_csp.export.tflite_file import to_integers, to_numbers
 from keras_csp.text import aligned
 
@@ -95,16 +95,9 @@ class _Tensors:
     """A TFLite file whose every tensor can be looked at."""
 
     def __init__(self, file):
-        from ai_edge_litert.interpreter import Interpreter
-
         if not isinstance(file, bytes):
             file = pathlib.Path(file).read_bytes()
-        with warnings.catch_warnings():  # that this is for debugging
-            warnings.simplefilter("ignore")
-            self._interpreter = Interpreter(
-                model_content=file, experimental_preserve_all_tensors=True
-            )
-        self._interpreter.allocate_tensors()
+        self._interpreter = inspected(file)
         self._details = self._interpreter.get_tensor_details()
         self._details = {d["index"]: d for d in self._details}
         # Of what a delegate runs, the interpreter has no operations left.

@@ -11,6 +11,7 @@ import itertools
 import numpy as np
 from ai_edge_litert.tools import flatbuffer_utils
 
+from keras_csp.export.runtimes import inspected
 from keras_csp.export.tflite_file import packed
 
 # What is left of a range, below zero and above.
@@ -98,17 +99,7 @@ def _is_calibrated(tensor):
 
 def _fill(histograms, content, inputs):
     """Adds values of each tensor on each input."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        model_content=bytes(content),
-        experimental_preserve_all_tensors=True,
-        # The delegate fuses operations and does not give what was between.
-        experimental_op_resolver_type=(
-            OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        ),
-    )
-    interpreter.allocate_tensors()
+    interpreter = inspected(bytes(content), delegates=False)
     (given,) = interpreter.get_input_details()
     rng = np.random.default_rng(0)
     for value in inputs:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import warnings
 
 import keras
 import numpy as np
@@ -99,6 +100,29 @@ class TFLiteRuntime:
                 for name, number in self._to_float.items()
             }
         )
+
+
+def inspected(content, delegates=True):
+    """A LiteRT interpreter that keeps the values of every tensor.
+
+    Args:
+        content: of a TFLite file, bytes.
+        delegates: whether LiteRT's own run the operations. They fuse some,
+            and do not give what was between.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    kinds = OpResolverType
+    kind = kinds.AUTO if delegates else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    with warnings.catch_warnings():  # that this is for debugging
+        warnings.simplefilter("ignore")
+        interpreter = Interpreter(
+            model_content=content,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=kind,
+        )
+    interpreter.allocate_tensors()
+    return interpreter
 
 
 class ONNXRuntime:
