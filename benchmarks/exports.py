@@ -191,7 +191,10 @@ def report(options):
         f"{options.threads} threads; Keras "
         f"{keras.__version__}, TensorFlow {tf.__version__}, LiteRT "
         f"{ai_edge_litert.__version__}, onnxruntime "
-        f"{onnxruntime.__version__}.",
+        f"{onnxruntime.__version__}. A random network's classes are as good "
+        "as equal, so that its agreement in 8 bits is the least there can be, "
+        "and a random detector's boxes mean nothing: quantization.md has "
+        "trained ones.",
         "",
         f"    {command}".rstrip(),
         "",
