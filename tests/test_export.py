@@ -173,6 +173,8 @@ def test_a_saved_model_is_replaced_by_a_right_one(
             to_saved_model(new, path, samples)
         with pytest.raises(ValueError, match=r"and 1. Received: .*=1\.5"):
             to_saved_model(new, path, samples, maximum_difference=1.5)
+        check = to_saved_model(old, path, samples, maximum_difference=0.5)
+        assert check.largest_difference > 1e-3
     assert list(tmp_path.iterdir()) == [path]
     assert load(path)(samples).shape == (4, 5)
     to_saved_model(new, path, samples)
