@@ -32,16 +32,20 @@ def narrowed(content, inputs):
         inputs: real ones, an array.
     """
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    histograms = {
-        index: Histogram(tensor.quantization.min[0], tensor.quantization.max[0])
+    ranges = {
+        index: tensor.quantization
         for index, tensor in enumerate(model.subgraphs[0].tensors)
         if _is_calibrated(tensor)
     }
+    histograms = {
+        index: Histogram(seen.min[0], seen.max[0])
+        for index, seen in ranges.items()
+    }
     _fill(histograms, content, inputs[:_INPUTS])
     for index, histogram in histograms.items():
-        ranges = model.subgraphs[0].tensors[index].quantization
         low, high = histogram.best_range()
-        ranges.min, ranges.max = np.float32([low]), np.float32([high])
+        ranges[index].min = np.float32([low])
+        ranges[index].max = np.float32([high])
     return packed(model)
 
 

@@ -112,8 +112,9 @@ def inspected(content, delegates=True):
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    kinds = OpResolverType
-    kind = kinds.AUTO if delegates else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    kind = OpResolverType.AUTO
+    if not delegates:
+        kind = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     with warnings.catch_warnings():  # that this is for debugging
         warnings.simplefilter("ignore")
         interpreter = Interpreter(

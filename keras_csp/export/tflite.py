@@ -112,8 +112,15 @@ def to_tflite(
         model, "TFLite", samples, input_shape, labels, preprocessing
     )
     shape = metadata.input_shape
-    int8 = (representative, (input_type, output_type), calibration)
-    content = finished(*_converted(model, shape, quantize, int8), metadata)
+    parts = _converted(
+        model,
+        shape,
+        quantize,
+        representative=representative,
+        types=(input_type, output_type),
+        calibration=calibration,
+    )
+    content = finished(*parts, metadata)
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = f"TFLite {quantize}" if quantize else "TFLite"
@@ -182,22 +189,22 @@ def _allowed(quantize, minimum_agreement, maximum_difference):
     )
 
 
-def _converted(model, shape, quantize=None, int8=None):
+def _converted(model, shape, quantize=None, **int8):
     """Contents of a TFLite file, and of a head behind it or `None`.
 
-    `int8` is (representative, types, calibration), as of `convert_int8`.
+    What `convert_int8` takes besides is for "int8" alone.
     """
     images = {"images": (1, *shape)}
     if quantize != "int8":
         return convert(model, images, quantize), None
     body, head = split_head(model)
-    _representative, types, _calibration = int8
-    if head is not None and types[1] != "float32":
+    output_type = int8["types"][1]
+    if head is not None and output_type != "float32":
         raise ValueError(
             f"The outputs of {model.name!r} are not quantised. Received: "
-            f"output_type={types[1]!r}"
+            f"output_type={output_type!r}"
         )
-    content = convert_int8(body, images, *int8)
+    content = convert_int8(body, images, **int8)
     if head is None:
         return content, None
     # Of the file's size, where the model's sides are open.
