@@ -15,7 +15,6 @@ import zlib
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_csp import runs
 from keras_csp.callbacks import TrainingState
@@ -169,6 +168,8 @@ class Hosts:
                 "Several hosts are for Keras' JAX backend: set KERAS_BACKEND "
                 f"to jax. Received: {keras.backend.backend()!r}"
             )
+        import tensorflow as tf
+
         # TensorFlow only reads the images, and would take the GPUs' memory.
         tf.config.set_visible_devices([], "GPU")
         if self.count > 1:
@@ -276,6 +277,8 @@ class Hosts:
         Returns:
             `tf.data.Dataset` of images, one-hot labels and weights.
         """
+        import tensorflow as tf
+
         batches = -(-data.size // batch_size)
         weight = np.float32(batches * batch_size / data.size)
         share = data.shard(self.count, self.index)

@@ -24,6 +24,30 @@ def box_iou(boxes, others):
     return _overlap(boxes, others)[0]
 
 
+def pairwise_iou(boxes, others):
+    """IoU of every box with every other one.
+
+    `keras.utils.bounding_boxes.compute_iou` looks for TensorFlow on every
+    backend, and fails where that cannot be imported.
+
+    Args:
+        boxes: `(..., n, 4)`.
+        others: `(..., m, 4)`.
+
+    Returns:
+        `(..., n, m)`, from 0 to 1.
+    """
+    # By coordinate: of all pairs, no map is larger than the result.
+    x1, y1, x2, y2 = (boxes[..., index, None] for index in range(4))
+    u1, v1, u2, v2 = (others[..., None, :, index] for index in range(4))
+    width = ops.maximum(ops.minimum(x2, u2) - ops.maximum(x1, u1), 0)
+    height = ops.maximum(ops.minimum(y2, v2) - ops.maximum(y1, v1), 0)
+    area, other_area = _area(boxes)[..., None], _area(others)[..., None, :]
+    # Reversed boxes overlap nothing, whatever their corners say.
+    common = ops.minimum(width * height, ops.minimum(area, other_area))
+    return common / (area + other_area - common + _EPSILON)
+
+
 def box_giou(boxes, others):
     """GIoU = IoU - (|C| - |A or B|) / |C|, C the smallest box around both.
 

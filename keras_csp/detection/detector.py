@@ -31,6 +31,12 @@ EVALUATION = {
 }
 
 
+# Targets with a row for each box, and what their number is rounded up to
+# where a step is compiled for each number.
+_OF_BOXES = {"boxes", "labels", "crowd", "area", "original_boxes"}
+_ROWS = 16
+
+
 @keras.saving.register_keras_serializable(package="keras_csp")
 class PriorBias(keras.initializers.Initializer):
     """Head biases for which every objectness starts at `probability`.
@@ -133,7 +139,7 @@ class Detector(keras.Model):
         }
         # In a namespace, where Keras does not look for layers to save.
         self._made = types.SimpleNamespace(
-            inference={}, evaluation=None, loss=None
+            inference={}, evaluation=None, loss=None, loss_parts=None
         )
         if weights not in (None, "imagenet"):
             _load(self, weights)
@@ -155,7 +161,8 @@ class Detector(keras.Model):
             optimizer: default "adam".
             loss: a `keras_csp.detection.YoloLoss`, or the name of its box
                 term: "mse", "iou", "giou", "diou" or "ciou" (default).
-            **kwargs: e.g. `jit_compile`, `steps_per_execution`.
+            **kwargs: e.g. `steps_per_execution`; `jit_compile` is True by
+                default on the JAX backend, elsewhere False.
         """
         if loss in BOX_LOSSES:
             loss = YoloLoss(loss)
@@ -164,13 +171,14 @@ class Detector(keras.Model):
                 "`loss` must be a keras_csp.detection.YoloLoss or the name of "
                 f"its box term. Received: loss={loss!r}"
             )
-        self._made.loss = loss
+        self._made.loss, self._made.loss_parts = loss, None
         self._part_trackers = [
             keras.metrics.Mean(name=name)
             for name in ("box_loss", "objectness_loss", "class_loss")
         ]
-        # XLA would compile anew for every number of boxes in a batch.
-        kwargs.setdefault("jit_compile", False)
+        # XLA compiles anew for every number of boxes in a batch. JAX without
+        # it compiles each operation alone, which is far slower.
+        kwargs.setdefault("jit_compile", keras.backend.backend() == "jax")
         super().compile(optimizer=optimizer, loss=None, **kwargs)
 
     def compute_loss(
@@ -281,7 +289,13 @@ class Detector(keras.Model):
     def _losses_of(self, targets, maps):
         if self._made.loss is None:
             return {}
-        parts = self._loss_parts(targets, maps)
+        if self._made.loss_parts is None:
+            self._made.loss_parts = _compiled(self._loss_parts)
+        used = targets.keys() & {"boxes", "labels", "crowd"}
+        targets = {
+            key: keras.ops.convert_to_tensor(targets[key]) for key in used
+        }
+        parts = dict(self._made.loss_parts(targets, maps))
         parts["loss"] = sum(parts.values()) + sum(self.losses)
         numpy = keras.ops.convert_to_numpy
         return {name: float(numpy(value)) for name, value in parts.items()}
@@ -428,13 +442,44 @@ def as_batches(x):
         )
     check_images(spec[0])
     if len(spec) == 3:
-        return x.map(
+        x = x.map(
             lambda images, boxes, labels: (
                 images,
                 {"boxes": boxes, "labels": labels},
             )
         )
-    return x
+    return x.map(_rounded) if keras.backend.backend() == "jax" else x
+
+
+def _rounded(images, targets):
+    """Targets padded to a multiple of `_ROWS` boxes, so that few lengths occur.
+
+    JAX compiles a step for each of them.
+    """
+    import tensorflow as tf  # which has made the data set
+
+    rows = tf.shape(targets["labels"])[1]
+    missing = -rows % _ROWS
+    padded = dict(targets)
+    for key in padded.keys() & _OF_BOXES:
+        rank = targets[key].shape.rank
+        padded[key] = tf.pad(
+            targets[key],
+            [[0, 0], [0, missing]] + [[0, 0]] * (rank - 2),
+            constant_values=tf.cast(
+                -1 if key == "labels" else 0, targets[key].dtype
+            ),
+        )
+    return images, padded
+
+
+def _compiled(function):
+    """`function`, as one program on JAX, which else compiles each operation."""
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function)
 
 
 def _features(backbone, input_shape, weights):

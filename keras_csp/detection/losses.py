@@ -11,6 +11,7 @@ from keras_csp.detection.boxes import (
     box_giou,
     box_iou,
     corners,
+    pairwise_iou,
     sides,
 )
 from keras_csp.detection.decoding import decode
@@ -157,8 +158,7 @@ class YoloLoss:
     def _negatives(self, x, grid, boxes):
         """1 for the predictions that no true box comes near, else 0."""
         predicted, _ = decode(ops.stop_gradient(x), grid.level, grid.pairs)
-        iou = keras.utils.bounding_boxes.compute_iou(predicted, boxes, "xyxy")
-        best = ops.max(iou, axis=-1)
+        best = ops.max(pairwise_iou(predicted, boxes), axis=-1)
         return ops.cast(best <= self.ignore_threshold, "float32")
 
     def get_config(self):

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_csp.detection.boxes import pairwise_iou
 from keras_csp.detection.decoding import decode, stride_of
 from keras_csp.layers.composite import check_positive, check_share
 
@@ -111,7 +112,7 @@ class Detections(keras.layers.Layer):
 
     def _suppressed(self, boxes, classes, valid):
         """`keep` of the formula, of boxes sorted by score."""
-        iou = keras.utils.bounding_boxes.compute_iou(boxes, boxes, "xyxy")
+        iou = pairwise_iou(boxes, boxes)
         rank = ops.arange(self.candidates)
         beats = (
             (iou > self.iou_threshold)
