@@ -33,9 +33,9 @@ def compare(backend, names, tmp_path, **environment):
         assert difference <= 1e-4 * np.abs(golden).max(), (name, difference)
 
 
-def run(backend, names, path, environment):
+def run(backend, names, path, environment, script="make_outputs.py"):
     answer = subprocess.run(
-        [sys.executable, GOLDEN / "make_outputs.py", path, *names],
+        [sys.executable, GOLDEN / script, path, *names],
         env={
             **os.environ,
             **QUICK_JAX,
@@ -70,6 +70,38 @@ KINDS = [name for name in OUTPUTS if name.startswith("Small")] + [
 def test_every_network(backend, tmp_path):
     names = KINDS if backend == "jax" else list(OUTPUTS)
     compare(backend, names, tmp_path)
+
+
+# A training step of one network of each kind; JAX compiles all of it.
+STEPS = json.loads((GOLDEN / "steps.json").read_text())
+QUICK_STEPS = ("SmallCSPPelee", "SmallCS3")
+
+
+def compare_steps(backend, names, tmp_path):
+    """Rounding errors grow on their way through a deep random network."""
+    if not importlib.util.find_spec(INSTALLED[backend]):
+        pytest.skip(f"{backend} is not installed")
+    path = tmp_path / "steps.json"
+    answers = run(backend, names, path, {}, "make_steps.py")
+    for name in names:
+        allowed = 1e-3 if name.startswith("Small") else 0.03
+        found, golden = answers[name]["float32"], STEPS[name]["float32"]
+        assert found.keys() == golden.keys()
+        for key, value in golden.items():
+            assert found[key] == pytest.approx(value, rel=allowed), (name, key)
+
+
+def test_a_training_step(tmp_path):
+    compare_steps("tensorflow", QUICK_STEPS, tmp_path)
+
+
+@pytest.mark.slow
+@backends
+def test_a_training_step_of_each_kind(backend, tmp_path):
+    names = list(STEPS)
+    if backend != "torch":  # the others compile each for long
+        names = [name for name in names if name.startswith("Small")]
+    compare_steps(backend, names, tmp_path)
 
 
 def test_without_onednn(tmp_path):

@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_csp.detection import box_ciou, box_diou, box_giou, box_iou
-from keras_csp.detection.boxes import centres, corners, sides
+from keras_csp.detection.boxes import (
+    centres,
+    corners,
+    pairwise_iou,
+    sides,
+)
 
 SIMILARITIES = {
     "iou": box_iou,
@@ -84,6 +89,25 @@ def test_iou_is_that_of_keras(rng):
     table = keras.utils.bounding_boxes.compute_iou(boxes, others, "xyxy")
     expected = np.diagonal(np.asarray(table))
     np.testing.assert_allclose(value("iou", boxes, others), expected, 1e-5)
+
+
+def test_pairwise_is_one_to_one_of_every_pair(rng):
+    """Of all kinds of boxes, reversed and empty ones too."""
+    boxes = np.array([case[0] for case in CASES.values()], "float32")
+    others = np.concatenate([random_boxes(rng, 9), boxes])[None]
+    boxes = np.stack([boxes, boxes[::-1]])
+    others = np.concatenate([others, others[:, ::-1]])
+    found = keras.ops.convert_to_numpy(pairwise_iou(boxes, others))
+    assert found.shape == (2, len(CASES), 9 + len(CASES))
+    expected = box_iou(boxes[:, :, None], others[:, None])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_pairwise_is_that_of_keras(rng):
+    boxes, others = random_boxes(rng, 20), random_boxes(rng, 30)
+    theirs = keras.utils.bounding_boxes.compute_iou(boxes, others, "xyxy")
+    found = pairwise_iou(boxes, others)
+    np.testing.assert_allclose(found, theirs, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SIMILARITIES)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pathlib
 
 import keras
 import numpy as np
@@ -145,6 +146,62 @@ def test_sizes_may_change_from_batch_to_batch(rng):
         assert np.isfinite(detector.train_on_batch(x, y)).all()
         found = detector.predict(x, verbose=0)
         assert found["boxes"].shape == (2, 100, 4)
+
+
+ROUNDED = """
+import sys
+import jax
+import keras_csp
+import numpy as np
+import tensorflow as tf
+from keras_csp.detection import Detector
+from support import randomize, tiny_backbone
+
+def examples():
+    rng = np.random.default_rng(0)
+    for count in (1, 5, 9, 16, 3):
+        boxes = np.tile(np.float32([[8, 8, 30, 40]]), (count, 1))
+        yield rng.random((64, 64, 3), "float32"), {
+            "boxes": boxes + np.float32(rng.integers(0, 20, (count, 4))),
+            "labels": rng.integers(0, 3, count).astype("int32"),
+            "crowd": np.arange(count) % 4 == 3,
+        }
+
+signature = tf.TensorSpec((64, 64, 3)), {
+    "boxes": tf.TensorSpec((None, 4)),
+    "labels": tf.TensorSpec((None,), tf.int32),
+    "crowd": tf.TensorSpec((None,), tf.bool),
+}
+dataset = tf.data.Dataset.from_generator(examples, output_signature=signature)
+detector = randomize(
+    Detector(tiny_backbone(), "prn", classes=3, input_shape=(64, 64, 3))
+)
+traced = []
+compute_loss = detector.compute_loss
+def counted(*args, **kwargs):
+    traced.append(kwargs.get("y", args[1] if len(args) > 1 else None))
+    return compute_loss(*args, **kwargs)
+detector.compute_loss = counted
+detector.compile("sgd")
+whole = detector.evaluate(dataset.batch(1), verbose=0)["loss"]
+alone = []
+for images, targets in dataset.batch(1).as_numpy_iterator():
+    alone.append(detector.evaluate(images, targets, verbose=0)["loss"])
+np.testing.assert_allclose(whole, np.mean(alone), rtol=1e-5)
+detector.fit(dataset.batch(1), epochs=2, verbose=0)
+assert all(isinstance(y["labels"], jax.core.Tracer) for y in traced)
+lengths = {y["labels"].shape[1] for y in traced}
+assert lengths == {16}, lengths
+"""
+
+
+@pytest.mark.slow
+@tensorflow_only
+def test_jax_compiles_one_program_for_many_numbers_of_boxes(tmp_path):
+    """Without a change of what the rows of padding say."""
+    pytest.importorskip("jax")
+    path = pathlib.Path(__file__).parent
+    run_python(ROUNDED, KERAS_BACKEND="jax", PYTHONPATH=str(path), **QUICK_JAX)
 
 
 def test_crowds_are_not_in_the_loss(rng):

@@ -376,6 +376,10 @@ def detected(model, dataset, steps=None, verbose="auto"):
         total = int(dataset.cardinality())
         total = total if total > 0 else None
     bar = keras.utils.Progbar(total, unit_name="batch") if verbose else None
+    others = keras.backend.backend() != "tensorflow"
+    if others and hasattr(dataset, "as_numpy_iterator"):
+        # JAX and PyTorch do not take TensorFlow's tensors.
+        dataset = dataset.as_numpy_iterator()
     index = 0
     for index, (images, targets) in enumerate(dataset, 1):
         yield targets, model.predict_on_batch(images)

@@ -5,8 +5,11 @@
 tests/test_backends.py runs this on every installed backend and compares with
 outputs.json beside it, which was written on the TensorFlow backend and agreed
 with JAX and PyTorch when it was written. Weights: `support.randomize`.
+outputs_bfloat16.json is the same with --precision bfloat16, by PyTorch on a
+CPU: it says how far from outputs.json half precision is.
 """
 
+import argparse
 import json
 import pathlib
 import sys
@@ -19,6 +22,9 @@ import numpy as np
 from support import SMALL, randomize
 
 from keras_csp.models.network import build_network
+
+# As results name them: the policies of Keras.
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 TABLE_1 = {
     f"CSPPeleeNet-{gamma}-{fusion}": {"gamma": gamma, "fusion": fusion}
@@ -44,24 +50,35 @@ def build(name):
     return keras_csp.get_factory(name.split("-")[0])(**options, **variant)
 
 
-def logits(name):
-    # Large patches: a network averages finer noise away.
+def images():
+    """Large patches: a network averages finer noise away."""
     patches = np.random.default_rng(0).random((2, 4, 4, 3), dtype="float32")
-    images = patches.repeat(16, axis=1).repeat(16, axis=2)
+    return patches.repeat(16, axis=1).repeat(16, axis=2)
+
+
+def logits(name, precision="float32"):
+    keras.config.set_dtype_policy(PRECISIONS[precision])
     model = randomize(build(name))
-    return np.asarray(keras.ops.convert_to_numpy(model(images)))
+    outputs = model(images())
+    keras.config.set_dtype_policy("float32")
+    return np.asarray(keras.ops.convert_to_numpy(outputs))
 
 
-def main(path, *wanted):
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path")
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    options = parser.parse_args()
     answers = {}
-    for name in wanted or names():
-        answers[name] = [
-            [float(f"{value:.7g}") for value in row] for row in logits(name)
-        ]
+    for name in options.names or names():
+        rows = logits(name, options.precision)
+        answers[name] = [[float(f"{v:.7g}") for v in row] for row in rows]
         keras.utils.clear_session()
     lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in answers.items()]
-    pathlib.Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    pathlib.Path(options.path).write_text(text)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
