@@ -217,15 +217,18 @@ def table(made):
     """Rows of strings below `HEADER`.
 
     "saved" is the share of the base network's BFLOPs that a network does
-    without, "gain" its accuracy less the base network's, in points.
+    without, "gain" its accuracy less the base network's, in points. Both are
+    empty while there is no result of the base network.
     """
-    return [_cells(result, made[result.entry.base]) for result in made.values()]
+    return [
+        _cells(result, made.get(result.entry.base)) for result in made.values()
+    ]
 
 
 def _cells(result, base):
     printed, spread = result.entry.published, result.spread
     compared = [""] * 4
-    if result is not base:
+    if base not in (None, result):
         printed_base = base.entry.published
         compared = [
             f"{100 * (1 - result.bflops / base.bflops):.1f}",
@@ -314,6 +317,6 @@ def _lines(made):
             title, label = "PeleeNet, and CSP by gamma", entry.published.model
         else:
             title = "pairs"
-            label = f"{made[entry.base].entry.published.model} and CSP"
+            label = f"{entries()[entry.base].published.model} and CSP"
         found.setdefault(title, {}).setdefault(label, []).append(result)
     return found

@@ -1,0 +1,324 @@
+"""Runs workers, and adds the rows that they emit to the tables."""
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from gpu_parts.worker import MARK
+
+BENCHMARKS = pathlib.Path(__file__).parents[1]
+COMMAND = (sys.executable, "-m", "gpu_parts.worker")
+# Seconds in which a training ends its epoch and saves it.
+GRACE = 60.0
+
+
+class Deadline:
+    """A time limit: when it has passed, all workers are killed."""
+
+    def __init__(self, seconds):
+        self.end = time.monotonic() + seconds
+        self.workers = set()
+        self.passed = False
+        self._timer = threading.Timer(seconds, self.ring)
+        self._timer.daemon = True
+
+    def __enter__(self):
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_):
+        self._timer.cancel()
+        self.stop()
+
+    @property
+    def left(self):
+        return max(0.0, self.end - time.monotonic())
+
+    def ring(self):
+        """Kills all workers; the part starts no other one."""
+        self.passed = True
+        self.stop()
+
+    def stop(self):
+        for worker in list(self.workers):
+            worker.stop()
+
+
+class Worker:
+    """A process of `gpu_parts.worker`.
+
+    Args:
+        backend: of Keras.
+        options: the first line of its input.
+        log: path of a file for its standard error.
+        deadline: a `Deadline`.
+    """
+
+    def __init__(self, backend, options, log, deadline):
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                COMMAND,
+                cwd=BENCHMARKS,
+                env=environment(backend, log.parent),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
+        deadline.workers.add(self)
+        self.deadline = deadline
+        self.send(options)
+        if deadline.passed:
+            self.stop()
+
+    def send(self, message):
+        with contextlib.suppress(OSError):  # it has ended: `messages` says so
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+
+    def messages(self):
+        """Its messages, until it ends."""
+        for line in self._process.stdout:
+            if line.startswith(MARK):
+                yield json.loads(line.removeprefix(MARK))
+        self._process.wait()
+        self.deadline.workers.discard(self)
+
+    def stop(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def end(self):
+        """Why it failed, in words; None if it succeeded."""
+        code = self._process.wait()
+        if code == 0:
+            return None
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return f"the process ended with {code}: {(lines or [''])[-1][:200]}"
+
+
+def environment(backend, folder):
+    """Of a worker: its backend, and a cache of programs shared by all."""
+    return {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        # Several processes share a device: none may reserve most of its memory.
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+    }
+
+
+class Runner:
+    """The parts, with what they share.
+
+    Args:
+        tables: `rows.Tables`.
+        work: a folder for logs, caches and unfinished trainings.
+        smallest: whether everything is of the smallest size.
+        say: called with a line of text for people.
+    """
+
+    def __init__(self, tables, work, smallest=False, say=print):
+        self.tables, self.work = tables, work
+        self.smallest, self.say = smallest, say
+        self._lock = threading.Lock()
+
+    def checks(self, backend, seconds, processes):
+        """Runs every check that this device has not passed yet.
+
+        Args:
+            backend: "jax" or "torch".
+            seconds: time limit.
+            processes: how many share the device.
+        """
+        with Deadline(seconds) as deadline:
+            described = self._describe(backend, deadline)
+            known = {"device": described["device"], "backend": backend}
+            tasks = [
+                task
+                for task in described["checks"]
+                if not self.tables.has(
+                    "checks",
+                    check=task["name"],
+                    precision=task["precision"],
+                    jit=task["jit"],
+                    result="ok",
+                    **known,
+                )
+            ]
+            shares = [tasks[start::processes] for start in range(processes)]
+            with concurrent.futures.ThreadPoolExecutor(processes) as pool:
+                started = [
+                    pool.submit(self._check, known, share, number, deadline)
+                    for number, share in enumerate(shares)
+                ]
+            for one in started:
+                one.result()
+
+    def _check(self, known, tasks, number, deadline):
+        """Runs tasks in one process, and in a new one after each crash."""
+        while tasks and not deadline.passed:
+            options = {"part": "check", "tasks": tasks}
+            name = f"checks{number}"
+            worker = self._worker(known["backend"], options, name, deadline)
+            done = [self._add(message) for message in worker.messages()]
+            tasks = tasks[len(done) :]
+            if tasks and not deadline.passed:
+                task = tasks.pop(0)
+                row = {
+                    **known,
+                    "check": task["name"],
+                    "precision": task["precision"],
+                    "jit": task["jit"],
+                    "result": "error",
+                    "detail": worker.end(),
+                }
+                self._add({"table": "checks", "row": row})
+
+    def speed(self, seconds, processes, plan):
+        """Times every cell that has no rate yet on this device.
+
+        Several processes build and compile at once, then time one by one.
+
+        Args:
+            seconds: time limit.
+            processes: how many compile at once. Engines that have to run
+                a program to compile it use a third of that.
+            plan: a `jobs.Plan`.
+        """
+        with Deadline(seconds) as deadline:
+            for engine in plan.engines:
+                if deadline.passed:
+                    return
+                device = self._describe(engine.backend, deadline)["device"]
+                jobs = [
+                    (network.title, left)
+                    for network in plan.of(engine)
+                    if (left := self._left(device, engine, network, plan))
+                ]
+                at_once = processes if engine.ahead else max(1, processes // 3)
+                for start in range(0, len(jobs), at_once):
+                    wave = jobs[start : start + at_once]
+                    self._wave(device, engine, wave, deadline)
+
+    def _left(self, device, engine, network, plan):
+        return [
+            (quantity, batch)
+            for quantity, batch in plan.cells()
+            if not any(
+                row["images_per_second"]
+                for row in self.tables.rows("speed")
+                if (row["device"], row["engine"], row["network"])
+                == (device, engine.name, network.title)
+                and (row["quantity"], row["batch"]) == (quantity, str(batch))
+            )
+        ]
+
+    def _wave(self, device, engine, jobs, deadline):
+        workers = []
+        for title, cells in jobs:
+            rated = self.tables.has("rates", device=device, engine=engine.name)
+            options = {
+                "part": "speed",
+                "engine": engine.name,
+                "title": title,
+                "cells": cells,
+                "smallest": self.smallest,
+                "rate": not workers and not rated,
+            }
+            name = f"speed{len(workers)}"
+            worker = self._worker(engine.backend, options, name, deadline)
+            workers.append((title, worker, worker.messages()))
+        ready = [self._until_ready(messages) for _, _, messages in workers]
+        for (title, worker, messages), is_ready in zip(workers, ready):
+            if is_ready:
+                worker.send({"go": True})
+                for message in messages:
+                    self._add(message)
+            ended = worker.end()
+            if ended and not deadline.passed:
+                self.say(f"{engine.name}, {title}: {ended}; see {worker.log}")
+
+    def _until_ready(self, messages):
+        """Whether it became ready; adds rows of what it could not compile."""
+        for message in messages:
+            if message.get("ready"):
+                return True
+            self._add(message)
+        return False
+
+    def ablation(self, backend, seconds, data, seeds, cells, plan):
+        """Trains the cells that no device has trained, in `ablation.order`.
+
+        Args:
+            backend: of Keras.
+            seconds: time limit.
+            data: path of the images.
+            seeds: of each network.
+            cells: how many to train at most; None for all.
+            plan: fields of `ablation.Plan` that differ from its defaults.
+        """
+        done = [
+            (row["network"], int(row["seed"]))
+            for row in self.tables.rows("ablation")
+        ]
+        with Deadline(seconds + GRACE) as deadline:
+            options = {
+                "part": "train",
+                "done": done,
+                "seeds": seeds,
+                "most": cells,
+                "data": str(data),
+                "folder": str(self.work / "cells"),
+                "seconds": seconds,
+                "plan": plan,
+                # On TensorFlow a CPU gains nothing by XLA, and waits for it.
+                "jit_compile": backend == "jax",
+            }
+            worker = self._worker(backend, options, "ablation", deadline)
+            for message in worker.messages():
+                self._add(message)
+            ended = worker.end()
+            if ended and not deadline.passed:
+                raise OSError(f"the ablation stopped: {ended}")
+
+    def _describe(self, backend, deadline):
+        """{"device", "checks"} of a backend.
+
+        Raises:
+            OSError: it does not start.
+        """
+        options = {"part": "describe", "smallest": self.smallest}
+        worker = self._worker(backend, options, "describe", deadline)
+        found = list(worker.messages())
+        if not found and deadline.passed:
+            return {"device": None, "checks": []}
+        if not found:
+            raise OSError(
+                f"Keras on {backend} does not start: {worker.end()}; see "
+                f"{worker.log}"
+            )
+        return found[0]
+
+    def _worker(self, backend, options, name, deadline):
+        log = self.work / f"{name}_{backend}.log"
+        return Worker(backend, options, log, deadline)
+
+    def _add(self, message):
+        row = message["row"]
+        with self._lock:
+            self.tables.add(message["table"], row)
+            self.say(" ".join(str(v) for v in row.values() if v != ""))
