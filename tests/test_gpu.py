@@ -226,7 +226,7 @@ def test_every_network_of_the_ablation_is_in_the_order_once():
 
 
 def layer_of(images, size, shift=0):
-    return ablation.ImagesOnDevice(images, size, shift, seed=0)
+    return ablation.ImagesOnDevice(images, size, shift)
 
 
 def test_images_are_enlarged_as_keras_does(rng):

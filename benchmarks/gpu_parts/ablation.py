@@ -77,15 +77,14 @@ class ImagesOnDevice(keras.layers.Layer):
         images: `(n, height, width, channels)` uint8.
         size: side of the output, in pixels.
         shift: largest shift in training, in pixels of the input.
-        seed: of the random shifts and mirroring.
 
     Shapes: `(batch,)` integers to `(batch, size, size, channels)` in [0, 1].
     """
 
-    def __init__(self, images, size, shift=0, seed=None, **kwargs):
+    def __init__(self, images, size, shift=0, **kwargs):
         super().__init__(**kwargs)
         self.size, self.shift = size, shift
-        self.random = keras.random.SeedGenerator(seed)
+        self.random = keras.random.SeedGenerator(0)
         self.images = self.add_weight(
             shape=images.shape,
             dtype="uint8",
@@ -94,6 +93,10 @@ class ImagesOnDevice(keras.layers.Layer):
             name="images",
         )
         self.images.assign(images)
+
+    def start(self, epoch, seed):
+        """The draws of an epoch depend on it and the seed alone."""
+        self.random.state.assign(np.array([seed, epoch], "uint32"))
 
     def call(self, numbers, training=False):
         x = ops.cast(ops.take(self.images, numbers, axis=0), "float32") / 255
@@ -177,10 +180,10 @@ class Cell:
     def _on_device(self, jit_compile):
         images = np.concatenate([self.train.images, self.test.images])
         numbers = keras.Input((), dtype="int32")
-        x = ImagesOnDevice(
-            images, self.plan.size, images.shape[1] // 8, self.seed
-        )(numbers)
-        model = keras.Model(numbers, self.network(x))
+        self.images = ImagesOnDevice(
+            images, self.plan.size, images.shape[1] // 8
+        )
+        model = keras.Model(numbers, self.network(self.images(numbers)))
         optimizer = self.recipe.optimizer(self.plan.epochs * self.steps)
         optimizer.build(model.trainable_variables)
         model.compile(
@@ -225,6 +228,7 @@ class Cell:
 
     def _epoch(self, epoch):
         """The logs of an epoch, and those of its test, if it has one."""
+        self.images.start(epoch, self.seed)
         turn = np.random.default_rng((self.seed, epoch))
         numbers = turn.permutation(len(self.train.labels))
         numbers = numbers[: self.steps * self.plan.batch_size].astype("int32")

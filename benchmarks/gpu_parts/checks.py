@@ -69,14 +69,15 @@ def plan(backend, smallest=False):
     ]
     if smallest:
         return [*found, Check(f"step {names[0]}", jit=not usual)]
-    found += [Check(name, jit=not usual) for name in (*layers[:2], *small)]
     full = [f"step {n}" for n in make_steps.NAMES if n not in SMALL]
     full += [f"forward {name}" for name in keras_csp.list_models()]
-    return found + [
+    found += [
         Check(name, precision, usual)
         for precision in ("float32", "bfloat16")
         for name in full
     ]
+    others = (*layers[:2], *small)
+    return found + [Check(name, jit=not usual) for name in others]
 
 
 def run(check):

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 from gpu_parts.worker import MARK
 
@@ -23,7 +22,6 @@ class Deadline:
     """A time limit: when it has passed, all workers are killed."""
 
     def __init__(self, seconds):
-        self.end = time.monotonic() + seconds
         self.workers = set()
         self.passed = False
         self._timer = threading.Timer(seconds, self.ring)
@@ -36,10 +34,6 @@ class Deadline:
     def __exit__(self, *_):
         self._timer.cancel()
         self.stop()
-
-    @property
-    def left(self):
-        return max(0.0, self.end - time.monotonic())
 
     def ring(self):
         """Kills all workers; the part starts no other one."""
@@ -135,6 +129,7 @@ class Runner:
         self.tables, self.work = tables, work
         self.smallest, self.say = smallest, say
         self._lock = threading.Lock()
+        self._described = {}
 
     def checks(self, backend, seconds, processes):
         """Runs every check that this device has not passed yet.
@@ -165,8 +160,12 @@ class Runner:
                     pool.submit(self._check, known, share, number, deadline)
                     for number, share in enumerate(shares)
                 ]
-            for one in started:
-                one.result()
+                try:
+                    for one in started:
+                        one.result()
+                except BaseException:  # or the pool would wait for the rest
+                    deadline.ring()
+                    raise
 
     def _check(self, known, tasks, number, deadline):
         """Runs tasks in one process, and in a new one after each crash."""
@@ -301,6 +300,8 @@ class Runner:
         Raises:
             OSError: it does not start.
         """
+        if backend in self._described:
+            return self._described[backend]
         options = {"part": "describe", "smallest": self.smallest}
         worker = self._worker(backend, options, "describe", deadline)
         found = list(worker.messages())
@@ -311,6 +312,7 @@ class Runner:
                 f"Keras on {backend} does not start: {worker.end()}; see "
                 f"{worker.log}"
             )
+        self._described[backend] = found[0]
         return found[0]
 
     def _worker(self, backend, options, name, deadline):

@@ -30,7 +30,8 @@ NETWORKS = (
     Network("DenseNet-201", "DenseNet201", "densenet201"),
 )
 
-# Base and CSP network, by title.
+# Base and CSP network, by title. Where timm has a network, its form is the one
+# that is timed, so that both can be compared with it.
 PAIRS = (
     ("PeleeNet", "CSPPeleeNet"),
     ("ResNet-50", "CSPResNet-50"),
