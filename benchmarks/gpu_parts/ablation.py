@@ -303,7 +303,7 @@ class _Spent:
 
 def _first(split, count_):
     """About so many images, evenly spaced, so that every class occurs."""
-    step = len(split.labels) // (count_ or len(split.labels))
+    step = max(1, len(split.labels) // (count_ or len(split.labels)))
     return type(split)(split.images[::step], split.labels[::step])
 
 
