@@ -31,9 +31,13 @@ SMALLEST = {"epochs": 2, "size": 32, "batch_size": 16, "images": 32}
 
 def main():
     options = parse()
-    tables = rows.Tables(options.output, rows.FOLDER)
     start = time.monotonic()
     try:
+        if options.smallest and options.output == rows.FOLDER:
+            raise ValueError("--smallest rehearses: give it another --output")
+        # Rows of a rehearsal and of real measurements must not mix.
+        known = None if options.smallest else rows.FOLDER
+        tables = rows.Tables(options.output, known)
         for part in options.parts:
             run(part, options, tables)
     except (OSError, ValueError, ImportError) as error:
