@@ -25,6 +25,8 @@ from gpu_parts.driver import Runner
 PARTS = ("checks", "speed", "ablation", "page", "carry")
 # Seconds of each part, where --minutes says nothing.
 LIMITS = {"checks": 120, "speed": 240, "ablation": 540}
+# Cells that are trained at once, at most: unfinished ones may be lost.
+TRAININGS = 4
 # A plan of the ablation for which a CPU takes seconds.
 SMALLEST = {"epochs": 2, "size": 32, "batch_size": 16, "images": 32}
 
@@ -81,6 +83,7 @@ def train(options, runner, seconds):
         options.seeds,
         options.cells,
         SMALLEST if options.smallest else {},
+        min(options.processes, TRAININGS),
     )
 
 

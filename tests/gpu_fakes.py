@@ -23,7 +23,7 @@ def note(text):
 
 def describe(options):
     tasks = json.loads(os.environ["GPU_FAKES_CHECKS"])
-    emit({"device": "fake", "checks": tasks})
+    emit({"device": "fake", "gpu": True, "checks": tasks})
 
 
 def check(options):
@@ -64,9 +64,13 @@ def speed(options):
 
 
 def train(options):
-    note(f"trains without {sorted(options['done'])}")
-    row = {"network": "PeleeNet", "seed": 0, "accuracy": 0.5}
-    emit({"table": "ablation", "row": row})
+    start, step = options["share"]
+    cells = [["A", 0], ["B", 0], ["A", 1], ["B", 1]]
+    left = [cell for cell in cells if cell not in options["done"]]
+    for network, seed in left[start::step]:
+        note(f"{start} of {step} trains {network} {seed}")
+        row = {"network": network, "seed": seed, "accuracy": 0.5}
+        emit({"table": "ablation", "row": row})
 
 
 if __name__ == "__main__":

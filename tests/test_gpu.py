@@ -406,12 +406,25 @@ def test_all_compile_before_the_first_is_timed(fakes):
 
 
 def test_a_cell_that_was_trained_is_not_trained_again(fakes):
+    """And the seeds of one network are one process's: it compiles once."""
+    fakes.runner.tables.add("ablation", {"network": "A", "seed": 0})
     for _ in range(2):
-        fakes.runner.ablation("jax", 60, "data", 2, None, {})
-    assert fakes.lines() == [
-        "trains without []",
-        "trains without [['PeleeNet', 0]]",
+        fakes.runner.ablation("jax", 60, "data", 2, None, {}, 2)
+    assert sorted(fakes.lines()) == [
+        "0 of 2 trains B 0",
+        "0 of 2 trains B 1",
+        "1 of 2 trains A 1",
     ]
+
+
+def test_a_cpu_is_refused_where_it_is_not_meant(tmp_path):
+    """Rather than spend the minutes of a GPU on it."""
+    runner = driver.Runner(Tables(tmp_path), tmp_path, say=lambda line: None)
+    runner._described["jax"] = {"device": "a CPU", "gpu": False, "checks": []}
+    with pytest.raises(ValueError, match=r"needs a GPU.*jax found a CPU"):
+        runner.checks("jax", 60, 1)
+    with pytest.raises(ValueError, match=r"needs a GPU.*jax found a CPU"):
+        runner.speed(60, 1, jobs.GPU)
 
 
 def test_a_backend_that_does_not_start_is_named(fakes, monkeypatch):
@@ -549,10 +562,11 @@ def test_the_whole_script_without_tensorflow(tmp_path, pictures):
         stdout=subprocess.PIPE,
         text=True,
     )
-    first = [process.stdout.readline() for _ in range(2)]
+    first = [process.stdout.readline() for _ in range(3)]
     process.kill()
     process.wait()
-    assert all(" ok " in line for line in first), first
+    assert "Keras on jax uses" in first[0]
+    assert all(" ok " in line for line in first[1:]), first
     before = (tmp_path / "rows" / "checks.csv").read_text().splitlines()
     answer = run_script(
         "checks", "speed", "ablation", "page", *arguments, "--cells", 2,

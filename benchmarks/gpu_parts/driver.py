@@ -141,6 +141,7 @@ class Runner:
         """
         with Deadline(seconds) as deadline:
             described = self._describe(backend, deadline)
+            self._check_gpu(backend, described)
             known = {"device": described["device"], "backend": backend}
             tasks = [
                 task
@@ -154,18 +155,12 @@ class Runner:
                     **known,
                 )
             ]
-            shares = [tasks[start::processes] for start in range(processes)]
-            with concurrent.futures.ThreadPoolExecutor(processes) as pool:
-                started = [
-                    pool.submit(self._check, known, share, number, deadline)
-                    for number, share in enumerate(shares)
-                ]
-                try:
-                    for one in started:
-                        one.result()
-                except BaseException:  # or the pool would wait for the rest
-                    deadline.ring()
-                    raise
+
+            def check(number):
+                share = tasks[number::processes]
+                self._check(known, share, number, deadline)
+
+            _at_once(check, processes, deadline)
 
     def _check(self, known, tasks, number, deadline):
         """Runs tasks in one process, and in a new one after each crash."""
@@ -202,7 +197,9 @@ class Runner:
             for engine in plan.engines:
                 if deadline.passed:
                     return
-                device = self._describe(engine.backend, deadline)["device"]
+                described = self._describe(engine.backend, deadline)
+                self._check_gpu(engine.backend, described)
+                device = described["device"]
                 jobs = [
                     (network.title, left)
                     for network in plan.of(engine)
@@ -259,7 +256,7 @@ class Runner:
             self._add(message)
         return False
 
-    def ablation(self, backend, seconds, data, seeds, cells, plan):
+    def ablation(self, backend, seconds, data, seeds, cells, plan, processes):
         """Trains the cells that no device has trained, in `ablation.order`.
 
         Args:
@@ -269,33 +266,42 @@ class Runner:
             seeds: of each network.
             cells: how many to train at most; None for all.
             plan: fields of `ablation.Plan` that differ from its defaults.
+            processes: how many train at once. For a GPU, compiling a
+                network takes longer than training it, and uses CPU cores.
         """
         done = [
             (row["network"], int(row["seed"]))
             for row in self.tables.rows("ablation")
         ]
         with Deadline(seconds + GRACE) as deadline:
-            options = {
-                "part": "train",
-                "done": done,
-                "seeds": seeds,
-                "most": cells,
-                "data": str(data),
-                "folder": str(self.work / "cells"),
-                "seconds": seconds,
-                "plan": plan,
-                # On TensorFlow a CPU gains nothing by XLA, and waits for it.
-                "jit_compile": backend == "jax",
-            }
-            worker = self._worker(backend, options, "ablation", deadline)
-            for message in worker.messages():
-                self._add(message)
-            ended = worker.end()
-            if ended and not deadline.passed:
-                raise OSError(f"the ablation stopped: {ended}")
+            self._describe(backend, deadline)
+
+            def train(number):
+                options = {
+                    "part": "train",
+                    "done": done,
+                    "seeds": seeds,
+                    "most": cells,
+                    "share": [number, processes],
+                    "data": str(data),
+                    "folder": str(self.work / "cells"),
+                    "seconds": seconds,
+                    "plan": plan,
+                    # On TensorFlow a CPU gains nothing by XLA.
+                    "jit_compile": backend == "jax",
+                }
+                name = f"ablation{number}"
+                worker = self._worker(backend, options, name, deadline)
+                for message in worker.messages():
+                    self._add(message)
+                ended = worker.end()
+                if ended and not deadline.passed:
+                    raise OSError(f"the ablation stopped: {ended}")
+
+            _at_once(train, processes, deadline)
 
     def _describe(self, backend, deadline):
-        """{"device", "checks"} of a backend.
+        """{"device", "gpu", "checks"} of a backend.
 
         Raises:
             OSError: it does not start.
@@ -306,14 +312,22 @@ class Runner:
         worker = self._worker(backend, options, "describe", deadline)
         found = list(worker.messages())
         if not found and deadline.passed:
-            return {"device": None, "checks": []}
+            return {"device": None, "gpu": True, "checks": []}
         if not found:
             raise OSError(
                 f"Keras on {backend} does not start: {worker.end()}; see "
                 f"{worker.log}"
             )
         self._described[backend] = found[0]
+        self.say(f"Keras on {backend} uses {found[0]['device']}")
         return found[0]
+
+    def _check_gpu(self, backend, described):
+        if not (described["gpu"] or self.smallest):
+            raise ValueError(
+                f"this part needs a GPU; Keras on {backend} found "
+                f"{described['device']}. On a CPU use --smallest"
+            )
 
     def _worker(self, backend, options, name, deadline):
         log = self.work / f"{name}_{backend}.log"
@@ -324,3 +338,15 @@ class Runner:
         with self._lock:
             self.tables.add(message["table"], row)
             self.say(" ".join(str(v) for v in row.values() if v != ""))
+
+
+def _at_once(function, processes, deadline):
+    """Calls `function` with 0, 1, ... in as many threads; the first error."""
+    with concurrent.futures.ThreadPoolExecutor(processes) as pool:
+        started = [pool.submit(function, n) for n in range(processes)]
+        try:
+            for one in concurrent.futures.as_completed(started):
+                one.result()
+        except BaseException:  # or the pool would wait for the others
+            deadline.ring()
+            raise

@@ -34,7 +34,8 @@ def describe(smallest):
 
     listed = checks.plan(keras.backend.backend(), smallest)
     checks_ = [dataclasses.asdict(check) for check in listed]
-    emit({"device": device.name(), "checks": checks_})
+    name, gpu = device.name(), device.has_gpu()
+    emit({"device": name, "gpu": gpu, "checks": checks_})
 
 
 def check(tasks):
@@ -124,13 +125,14 @@ def speed(engine, title, cells, smallest, rate):
         emit({"table": "speed", "row": cell_row})
 
 
-def train(done, seeds, most, data, folder, seconds, plan, jit_compile):
+def train(done, seeds, most, share, data, folder, seconds, plan, jit_compile):
     """Trains cells of the ablation, and emits rows of its two tables.
 
     Args:
         done: [(network, seed)] to leave out.
         seeds: of each network.
         most: how many cells to train at most, None for all.
+        share: (i, n): this process trains cells i, i + n, i + 2n, ....
         data: of `cifar.read`.
         folder: where trainings are saved, to go on from.
         seconds: no cell or epoch starts after this time.
@@ -149,7 +151,8 @@ def train(done, seeds, most, data, folder, seconds, plan, jit_compile):
     def report(row):
         emit({"table": "ablation_epochs", "row": row})
 
-    for name, seed in left[:most]:
+    start, step = share
+    for name, seed in left[:most][start::step]:
         if time.monotonic() > until:
             return
         cell = ablation.Cell(name, seed, images, plan, folder, jit_compile)
