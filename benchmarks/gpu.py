@@ -22,6 +22,8 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 from gpu_parts import carry, jobs, rows
 from gpu_parts.driver import Runner
 
+from keras_csp.runs import positive
+
 PARTS = ("checks", "speed", "ablation", "page", "carry")
 # Seconds of each part, where --minutes says nothing.
 LIMITS = {"checks": 120, "speed": 240, "ablation": 540}
@@ -91,6 +93,17 @@ def say(line):
     print(time.strftime("%H:%M:%S"), line, flush=True)
 
 
+def minutes(text):
+    """A positive number, as `type` of an argument of `argparse`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"not a positive number: {text!r}")
+    return value
+
+
 def parse():
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -100,7 +113,7 @@ def parse():
         "parts", nargs="+", choices=PARTS, help="what to run, in this order"
     )
     parser.add_argument(
-        "--minutes", type=float, help="of each part; default 2, 4 and 9"
+        "--minutes", type=minutes, help="of each part; default 2, 4 and 9"
     )
     parser.add_argument(
         "--output",
@@ -134,14 +147,14 @@ def parse():
         help="of Keras, for the checks; the first one trains the ablation",
     )
     parser.add_argument(
-        "--seeds", type=int, default=2, help="of each network; default 2"
+        "--seeds", type=positive, default=2, help="of each network; default 2"
     )
     parser.add_argument(
-        "--cells", type=int, help="to train at most; default all"
+        "--cells", type=positive, help="to train at most; default all"
     )
     parser.add_argument(
         "--processes",
-        type=int,
+        type=positive,
         default=max(1, (os.cpu_count() or 2) // 2),
         help="that share the device; default half the cores",
     )

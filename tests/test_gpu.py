@@ -468,6 +468,7 @@ def filled(folder):
     ):
         row = {"network": network, "seed": seed, "accuracy": accuracy,
                "params": 2_000_000, "bflops": 0.08, "device": "D",
+               "seconds": 60 + 60 * seed,
                "backend": "jax", "recipe": "recipe R"}  # fmt: skip
         tables.add("ablation", row)
         for epoch in (5, 10):
@@ -495,6 +496,8 @@ def test_the_page_compares_and_names_what_failed(tmp_path):
         "| timm, compiled | ResNet-50 | training | 2 | out of memory |" in text
     )
     assert "4 of 28 cells" in text
+    assert "A cell took 1.2 minutes on D" in text  # 60, 60, 120 and 60 s
+    assert "24 like it would take 0.5 hours" in text
     (csp,) = [x for x in lines if x.startswith("| CSPPeleeNet, gamma 0.5 |")]
     assert "| 55.00 | 7.07 | -20.00 |" in csp
     (alone,) = [x for x in lines if x.startswith("| CSPResNet-10, 1/2 width")]

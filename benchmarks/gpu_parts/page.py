@@ -262,11 +262,26 @@ def _ablation(folder, tables):
     columns = ("network", "seed", "device", "backend", "seconds", "cpu_seconds")
     table = [[row[column] for column in columns] for row in rows]
     lines += [*markdown([columns, *table], right=(1, 4, 5)), ""]
+    lines += [*_cost_of_the_rest(rows, len(cells) - len(rows)), ""]
     with replacing(folder / ABLATION) as part:
         networks.draw(part, made)
     draw_epochs(folder / CURVES, tables.rows("ablation_epochs"))
     lines += [f"![accuracy by BFLOPs]({ABLATION})", ""]
     return [*lines, f"![accuracy by epoch]({CURVES})", ""]
+
+
+def _cost_of_the_rest(rows, left):
+    """A sentence for each device, from the mean of its cells."""
+    lines = []
+    for device in dict.fromkeys(row["device"] for row in rows):
+        mine = [row for row in rows if row["device"] == device]
+        mean = sum(float(row["seconds"]) for row in mine) / len(mine)
+        lines.append(
+            f"A cell took {mean / 60:.1f} minutes on {device}, other work "
+            f"beside it included; {left} like it would take "
+            f"{left * mean / 3600:.1f} hours."
+        )
+    return lines
 
 
 def draw_epochs(path, rows):
