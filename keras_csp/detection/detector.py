@@ -31,10 +31,9 @@ EVALUATION = {
 }
 
 
-# Targets with a row for each box, and what their number is rounded up to
-# where a step is compiled for each number.
+# Targets with a row for each box, and the numbers of rows that are compiled.
 _OF_BOXES = {"boxes", "labels", "crowd", "area", "original_boxes"}
-_ROWS = 16
+_ROWS = [16 * 2**power for power in range(12)]
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
@@ -456,14 +455,12 @@ def as_batches(x):
 
 
 def _rounded(images, targets):
-    """Targets padded to a multiple of `_ROWS` boxes, so that few lengths occur.
-
-    JAX compiles a step for each of them.
-    """
+    """Targets padded to the next of `_ROWS`: JAX compiles a step for each."""
     import tensorflow as tf  # which has made the data set
 
     rows = tf.shape(targets["labels"])[1]
-    missing = -rows % _ROWS
+    longer = tf.boolean_mask(_ROWS, tf.constant(_ROWS) >= rows)
+    missing = tf.concat([longer, [rows]], axis=0)[0] - rows
     padded = dict(targets)
     for key in padded.keys() & _OF_BOXES:
         rank = targets[key].shape.rank
