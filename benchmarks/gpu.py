@@ -82,8 +82,11 @@ def train(options, runner, seconds):
         options.backends[0],
         seconds,
         options.data.resolve(),
-        options.seeds,
-        options.cells,
+        {
+            "networks": options.networks,
+            "seeds": options.seeds,
+            "most": options.cells,
+        },
         SMALLEST if options.smallest else {},
         min(options.processes, TRAININGS),
     )
@@ -145,6 +148,11 @@ def parse():
         default=("jax", "torch"),
         choices=("jax", "torch", "tensorflow"),
         help="of Keras, for the checks; the first one trains the ablation",
+    )
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        help="to train, e.g. PeleeNet CSPPeleeNet; default all",
     )
     parser.add_argument(
         "--seeds", type=positive, default=2, help="of each network; default 2"

@@ -223,6 +223,9 @@ def test_every_network_of_the_ablation_is_in_the_order_once():
     first = [name for name, _seed in order[:8]]
     assert first == [*ablation.TIERS[0], *ablation.TIERS[0]]
     assert all("ResNeXt" in name for name, _seed in order[-4:])
+    assert ablation.order(1, ["PeleeNet"]) == [("PeleeNet", 0)]
+    with pytest.raises(ValueError, match="PeleeNett"):
+        ablation.order(1, ["PeleeNett"])
 
 
 def layer_of(images, size, shift=0):
@@ -409,7 +412,7 @@ def test_a_cell_that_was_trained_is_not_trained_again(fakes):
     """And the seeds of one network are one process's: it compiles once."""
     fakes.runner.tables.add("ablation", {"network": "A", "seed": 0})
     for _ in range(2):
-        fakes.runner.ablation("jax", 60, "data", 2, None, {}, 2)
+        fakes.runner.ablation("jax", 60, "data", {}, {}, 2)
     assert sorted(fakes.lines()) == [
         "0 of 2 trains B 0",
         "0 of 2 trains B 1",

@@ -18,6 +18,7 @@ from gpu_parts import device
 from gpu_parts.cifar import CLASSES
 from keras_csp import ablation, count
 from keras_csp.callbacks import TrainingState
+from keras_csp.layers.composite import check_choice
 from keras_csp.models.network import build_network
 from keras_csp.recipes import Recipe
 
@@ -51,18 +52,33 @@ TIERS = (
 )
 
 
-def order(seeds=SEEDS):
-    """[(network, seed)], most important first, every network of the ablation.
+def order(seeds=SEEDS, networks=None):
+    """[(network, seed)], most important first.
 
     After `TIERS` come the other gammas, then ResNeXt-50 and its CSP network.
+
+    Args:
+        seeds: how many of each network.
+        networks: names. Default: every network of the ablation.
+
+    Raises:
+        ValueError: a name that is none of them.
     """
     entries = ablation.entries()
+    for name in networks or ():
+        check_choice("network", name, tuple(entries))
     named = {name for tier in TIERS for name in tier}
     rest = [name for name in entries if name not in named]
     pair = tuple(name for name in rest if "ResNeXt" in name)
     gammas = tuple(name for name in rest if name not in pair)
     tiers = (*TIERS, gammas, pair)
-    return [(n, seed) for tier in tiers for seed in range(seeds) for n in tier]
+    return [
+        (name, seed)
+        for tier in tiers
+        for seed in range(seeds)
+        for name in tier
+        if networks is None or name in networks
+    ]
 
 
 @keras.saving.register_keras_serializable(package="keras_csp_benchmarks")

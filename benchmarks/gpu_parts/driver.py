@@ -98,7 +98,7 @@ class Worker:
         if code == 0:
             return None
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return f"the process ended with {code}: {(lines or [''])[-1][:200]}"
+        return f"the process ended with {code}: {(lines or [''])[-1][:600]}"
 
 
 def environment(backend, folder):
@@ -256,15 +256,15 @@ class Runner:
             self._add(message)
         return False
 
-    def ablation(self, backend, seconds, data, seeds, cells, plan, processes):
+    def ablation(self, backend, seconds, data, chosen, plan, processes):
         """Trains the cells that no device has trained, in `ablation.order`.
 
         Args:
             backend: of Keras.
             seconds: time limit.
             data: path of the images.
-            seeds: of each network.
-            cells: how many to train at most; None for all.
+            chosen: {"networks", "seeds"} of `ablation.order`, and "most",
+                how many cells to train; None for all.
             plan: fields of `ablation.Plan` that differ from its defaults.
             processes: how many train at once. For a GPU, compiling a
                 network takes longer than training it, and uses CPU cores.
@@ -280,8 +280,7 @@ class Runner:
                 options = {
                     "part": "train",
                     "done": done,
-                    "seeds": seeds,
-                    "most": cells,
+                    **chosen,
                     "share": [number, processes],
                     "data": str(data),
                     "folder": str(self.work / "cells"),

@@ -125,12 +125,23 @@ def speed(engine, title, cells, smallest, rate):
         emit({"table": "speed", "row": cell_row})
 
 
-def train(done, seeds, most, share, data, folder, seconds, plan, jit_compile):
+def train(
+    done,
+    networks,
+    seeds,
+    most,
+    share,
+    data,
+    folder,
+    seconds,
+    plan,
+    jit_compile,
+):
     """Trains cells of the ablation, and emits rows of its two tables.
 
     Args:
         done: [(network, seed)] to leave out.
-        seeds: of each network.
+        networks, seeds: of `ablation.order`.
         most: how many cells to train at most, None for all.
         share: (i, n): this process trains cells i, i + n, i + 2n, ....
         data: of `cifar.read`.
@@ -144,7 +155,8 @@ def train(done, seeds, most, share, data, folder, seconds, plan, jit_compile):
     from gpu_parts import ablation, cifar
 
     until = time.monotonic() + seconds
-    left = [c for c in ablation.order(seeds) if list(c) not in done]
+    cells = ablation.order(seeds, networks)
+    left = [cell for cell in cells if list(cell) not in done]
     images, plan = cifar.read(data), ablation.Plan(**plan)
     folder = pathlib.Path(folder)
 
