@@ -81,7 +81,6 @@ def order(seeds=SEEDS, networks=None):
     ]
 
 
-@keras.saving.register_keras_serializable(package="keras_csp_benchmarks")
 class ImagesOnDevice(keras.layers.Layer):
     """Images by index: shifted and mirrored in training, then enlarged.
 

@@ -153,7 +153,6 @@ def _policy(check):
     keras.config.set_dtype_policy(make_outputs.PRECISIONS[check.precision])
 
 
-@keras.saving.register_keras_serializable(package="keras_csp_benchmarks")
 class Given(keras.layers.Layer):
     """A variable as a layer, so that a training step shows its gradient."""
 

@@ -4,9 +4,9 @@ from result_files import RESULTS, cells, read_csv, write_csv
 
 FOLDER = RESULTS / "gpu"
 
-# The columns of each file, and its key: a row that exists is not measured
-# again. The key of an ablation cell is its network and seed alone, because the
-# device that trained it does not matter.
+# The columns of each file. The first of them are its key, as many as `KEYS`
+# says: a row that exists is not measured again. The key of an ablation cell is
+# its network and seed alone, because the device that trained it does not matter.
 COLUMNS = {
     "checks": (
         "device",
@@ -61,18 +61,11 @@ COLUMNS = {
     ),
 }
 KEYS = {
-    "checks": ("device", "backend", "check", "precision", "jit"),
-    "rates": ("device", "engine", "precision", "what"),
-    "speed": (
-        "device",
-        "engine",
-        "network",
-        "quantity",
-        "batch",
-        "precision",
-    ),
-    "ablation": ("network", "seed"),
-    "ablation_epochs": ("network", "seed", "epoch"),
+    "checks": 5,
+    "rates": 4,
+    "speed": 6,
+    "ablation": 2,
+    "ablation_epochs": 3,
 }
 
 
@@ -109,11 +102,11 @@ class Tables:
         was added before is there.
         """
         row = {key: str(row.get(key, "")) for key in COLUMNS[name]}
-        key = [row[column] for column in KEYS[name]]
+        columns = COLUMNS[name][: KEYS[name]]
         others = [
             other
             for other in self._rows[name]
-            if [other[column] for column in KEYS[name]] != key
+            if any(other[column] != row[column] for column in columns)
         ]
         self._rows[name] = [*others, row]
         header = COLUMNS[name]
