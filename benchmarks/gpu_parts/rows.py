@@ -6,7 +6,7 @@ FOLDER = RESULTS / "gpu"
 
 # The columns of each file. The first of them are its key, as many as `KEYS`
 # says: a row that exists is not measured again. The key of an ablation cell is
-# its network and seed alone, because the device that trained it does not matter.
+# its network and seed alone: the device that trained it does not matter.
 COLUMNS = {
     "checks": (
         "device",
