@@ -26,8 +26,8 @@ import numpy as np
 import tensorflow as tf
 from result_files import RESULTS, write_csv, write_page
 
+from keras_csp._tables import markdown
 from keras_csp.layers import BatchNormalization, units
-from keras_csp.text import markdown
 
 NETWORKS = ("CSPResNet50", "CSPResNeXt50", "CSPPeleeNet")
 LAYERS = {

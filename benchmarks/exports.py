@@ -34,8 +34,8 @@ from peers_lib.keras_models import set_statistics
 from result_files import RESULTS, cells, read_csv, write_csv, write_page
 
 from keras_csp import export
-from keras_csp.detection.table import published_detectors
-from keras_csp.text import markdown
+from keras_csp._tables import markdown
+from keras_csp.analysis.detectors import published_detectors
 
 # Of a random network, whose rounding grows with its depth and whose classes
 # are as good as equal, a file is not refused; the table says how far it is.

@@ -22,7 +22,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 from gpu_parts import carry, jobs, rows
 from gpu_parts.driver import Runner
 
-from keras_csp.runs import positive
+from keras_csp.training.run import positive
 
 PARTS = ("checks", "speed", "ablation", "page", "carry")
 # Seconds of each part, where --minutes says nothing.

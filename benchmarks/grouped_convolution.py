@@ -125,7 +125,7 @@ def report(results, options):
     import tensorflow as tf
     from result_files import RESULTS, write_csv, write_page
 
-    from keras_csp.text import markdown
+    from keras_csp._tables import markdown
 
     medians = {
         contestant: {

@@ -148,7 +148,7 @@ def write(rows, options):
     import tensorflow as tf
     from result_files import RESULTS, write_csv, write_page
 
-    from keras_csp.text import markdown
+    from keras_csp._tables import markdown
 
     header, cells = list(rows[0]), [list(row.values()) for row in rows]
     lines = [

@@ -98,7 +98,7 @@ def write(header, rows, command, images):
     import keras
     import tensorflow as tf
 
-    from keras_csp.text import markdown
+    from keras_csp._tables import markdown
 
     write_csv(RESULTS / "necks.csv", header, rows)
     table = markdown([header, *rows], right=range(1, len(header)))

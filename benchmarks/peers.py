@@ -45,9 +45,9 @@ from peers_lib.report import Report
 from peers_lib.store import Store
 from peers_lib.summary import Summary
 
-from keras_csp import published
-from keras_csp.detection.table import published_detectors
-from keras_csp.runs import mistakes_in_one_line, positive
+from keras_csp.analysis import published
+from keras_csp.analysis.detectors import published_detectors
+from keras_csp.training.run import cli_errors, positive
 
 HERE = pathlib.Path(__file__).parent
 
@@ -222,7 +222,7 @@ def parse(arguments=None):
 
 def main():
     options = parse()
-    with mistakes_in_one_line("peers"):
+    with cli_errors("peers"):
         run(options)
 
 

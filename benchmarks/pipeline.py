@@ -29,13 +29,13 @@ import keras
 import tensorflow as tf
 from result_files import RESULTS, write_csv, write_page
 
+from keras_csp._tables import markdown
 from keras_csp.data import (
     ClassificationAugmentation,
     DetectionAugmentation,
     load_classification,
     load_detection,
 )
-from keras_csp.text import markdown
 
 COPIES = 64  # of each photograph of scikit-learn
 NETWORK, BOTH = "network alone", "both together"

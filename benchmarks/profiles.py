@@ -33,8 +33,8 @@ from peers_lib.machine import cpu
 from peers_lib.networks import NETWORKS
 from result_files import RESULTS, cells, write_csv, write_page
 
-from keras_csp.runs import mistakes_in_one_line, positive
-from keras_csp.text import markdown
+from keras_csp._tables import markdown
+from keras_csp.training.run import cli_errors, positive
 
 FIELDS = ("network", "engine", "operation", "ms", "share", "calls")
 FACTORIES = [network.factory for network in NETWORKS]
@@ -128,7 +128,7 @@ def of_all(options):
 
 def main():
     options = parse()
-    with mistakes_in_one_line("profiles", resumes=False):
+    with cli_errors("profiles", resumes=False):
         write(of_all(options), options)
 
 

@@ -34,9 +34,9 @@ from peers_lib.machine import cpu
 from result_files import RESULTS, cells, read_csv, write_csv, write_page
 
 from keras_csp import detection, export
+from keras_csp._tables import markdown
 from keras_csp.data import load_classification, load_detection
-from keras_csp.runs import mistakes_in_one_line, positive
-from keras_csp.text import markdown
+from keras_csp.training.run import cli_errors, positive
 
 KINDS = ("float32", "int8")
 FIELDS = (
@@ -209,7 +209,7 @@ def report(rows, options):
 
 def main():
     options = parse()
-    with mistakes_in_one_line("quantization", resumes=False):
+    with cli_errors("quantization", resumes=False):
         kind = Classifier if options.classifier else Detector
         write(measure(kind(options), options), options)
 

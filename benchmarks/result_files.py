@@ -3,7 +3,7 @@
 import csv
 import pathlib
 
-from keras_csp.writing import replacing
+from keras_csp._files import atomic_write
 
 RESULTS = pathlib.Path(__file__).with_name("results")
 
@@ -20,7 +20,7 @@ def write_csv(path, header, rows):
     """Whole or not at all; each row has a value for each name of `header`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
-        replacing(path) as part,
+        atomic_write(path) as part,
         part.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
@@ -37,6 +37,6 @@ def write_page(path, lines):
     """Whole or not at all, and on the screen."""
     text = "\n".join(lines) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
     print(text, end="")

@@ -25,12 +25,14 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
+import ablation_study as ablation
 import keras
 import numpy as np
 
-from keras_csp import ablation, recipes, runs
 from keras_csp.data import ClassificationAugmentation, load_classification
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
+from keras_csp.training import recipes
+from keras_csp.training import run as runs
 
 RECIPE = recipes.SMALL_CLASSIFICATION
 # What may differ where a run goes on, and what --smoke stands for.
@@ -115,9 +117,9 @@ def fill(options, data):
 
 def main():
     options = parse()
-    with runs.mistakes_in_one_line("ablation"):
+    with runs.cli_errors("ablation"):
         data = load(options)
-        runs.remember(options.output, vars(options), RECIPE, FREE)
+        runs.save_run_args(options.output, vars(options), RECIPE, FREE)
         fill(options, data)
 
 
@@ -126,7 +128,7 @@ def parse():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, positive = parser.add_argument, runs.positive
+    add, positive = parser.add_argument, runs.positive_int
     add("--data", default="tfds:cifar10", help="FOLDER, digits or tfds:NAME")
     add("--part", choices=ablation.PARTS, default="all", help="default all")
     add("--images", type=positive, default=25_000,

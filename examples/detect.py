@@ -22,11 +22,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 
+from keras_csp._files import atomic_write
+from keras_csp.data.letterbox import letterbox
 from keras_csp.data.photographs import find_photographs, read_photograph
-from keras_csp.data.views import letterbox
 from keras_csp.detection.drawing import draw_detections
 from keras_csp.detection.evaluation import in_original
-from keras_csp.writing import replacing
 
 
 def load(options):
@@ -85,7 +85,7 @@ def detect(files, model, names, size, folder):
         used.add(stem)
         path = folder / f"{stem}_detections.png"
         draw_detections(path, image, found, names)
-    with replacing(folder / "detections.json") as part:
+    with atomic_write(folder / "detections.json") as part:
         part.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     objects = sum(len(result["detections"]) for result in results)
     print(f"{objects} objects in {len(results)} photographs, see {folder}")

@@ -29,8 +29,9 @@ import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 import numpy as np
 
-from keras_csp import recipes, runs
 from keras_csp.data import ClassificationAugmentation, load_classification
+from keras_csp.training import recipes
+from keras_csp.training import run as runs
 
 RECIPE = recipes.FINE_TUNING
 SCRATCH = recipes.Phase("all", 1.0, learning_rate=1.0, batch_normalization=True)
@@ -97,7 +98,9 @@ def run(options, data):
     for name, (weights, phases) in plans.items():
         keras.utils.set_random_seed(options.seed)
         model = build(options, data[0], weights)
-        runs.remember(output, vars(options), RECIPE, free=("output", "verbose"))
+        runs.save_run_args(
+            output, vars(options), RECIPE, free=("output", "verbose")
+        )
         results[name] = train(model, data, options, phases)
         accuracy = results[name]["accuracies"][-1]
         print(f"{name}: test accuracy {accuracy:.4f}")
@@ -112,7 +115,7 @@ def run(options, data):
 
 def main():
     options = parse()
-    with runs.mistakes_in_one_line("finetune", resumes=False):
+    with runs.cli_errors("finetune", resumes=False):
         if options.epochs < len(RECIPE.phases):
             raise ValueError(f"--epochs: 3 or more, not {options.epochs}")
         print(RECIPE.summary())
@@ -123,7 +126,7 @@ def parse():
     # fmt: off
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
-    add, positive = parser.add_argument, runs.positive
+    add, positive = parser.add_argument, runs.positive_int
     add("--data", default="digits", help="digits (default), FOLDER, tfds:NAME")
     add("--model", default="CSPResNet50", help="of keras_csp.list_models()")
     add("--weights", default="imagenet", help="default imagenet")

@@ -24,7 +24,7 @@ import numpy as np
 
 from keras_csp.data import ClassificationAugmentation, load_classification
 from keras_csp.export import to_tflite
-from keras_csp.runs import mistakes_in_one_line, positive
+from keras_csp.training.run import cli_errors, positive_int
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -113,7 +113,7 @@ def main():
     options = parse()
     folder = pathlib.Path(options.output)
     size = options.size or (32 if options.data == "digits" else 64)
-    with mistakes_in_one_line("quickstart", resumes=False):
+    with cli_errors("quickstart", resumes=False):
         keras.utils.set_random_seed(options.seed)
         factory = keras_csp.get_factory(options.model)
         train, test = load_classification(
@@ -169,11 +169,11 @@ def parse():
     )
     parser.add_argument(
         "--size",
-        type=positive,
+        type=positive_int,
         help="side of the images, pixels; default 32 for digits, else 64",
     )
-    parser.add_argument("--epochs", type=positive, default=10)
-    parser.add_argument("--batch", type=positive, default=64)
+    parser.add_argument("--epochs", type=positive_int, default=10)
+    parser.add_argument("--batch", type=positive_int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="runs/quickstart", help="folder")
     return parser.parse_args()

@@ -28,10 +28,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 
-from keras_csp import detection, recipes, runs
-from keras_csp.callbacks import TrainingState
+from keras_csp import detection
 from keras_csp.data import DetectionAugmentation, load_detection
 from keras_csp.detection.drawing import draw_comparison, draw_precision_recall
+from keras_csp.training import recipes
+from keras_csp.training import run as runs
+from keras_csp.training.checkpoint import TrainingState
 
 # What may differ where a run goes on.
 FREE = ("epochs", "output", "verbose")
@@ -144,13 +146,13 @@ def report(detector, data, options, title):
 def main():
     options = parse()
     output, shape = options.output, (options.size, options.size, 3)
-    with runs.mistakes_in_one_line("train_detector"):
+    with runs.cli_errors("train_detector"):
         check(options)
         keras.utils.set_random_seed(options.seed)
         recipe = recipes.get_recipe(options.recipe, batch_size=options.batch)
         data = load_all(options)
         detector = build(options, recipe, data["train"])
-        runs.remember(output, vars(options), recipe, FREE)
+        runs.save_run_args(output, vars(options), recipe, FREE)
         print(keras_csp.count(detector, input_shape=shape).summary())
         print(recipe.summary(count_steps(options, recipe, data["train"])))
         fit(detector, data, options, recipe)

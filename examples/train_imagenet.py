@@ -23,9 +23,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 
-from keras_csp import devices, recipes, runs
-from keras_csp.callbacks import TrainingState, tensorboard
 from keras_csp.data import ClassificationAugmentation, load_classification
+from keras_csp.training import devices, recipes
+from keras_csp.training import run as runs
+from keras_csp.training.checkpoint import TrainingState, tensorboard
 
 VIEWS = {"paper": "for_size", "light": "light"}
 # What may differ where a run goes on, and what --smoke stands for.
@@ -55,7 +56,7 @@ def train(options, recipe, data, test, strategy):
         **{name: getattr(options, name) for name in names},
     )
     model = build(options, recipe, data)
-    runs.remember(output, vars(options), recipe, FREE)
+    runs.save_run_args(output, vars(options), recipe, FREE)
     steps = options.epochs * recipe.batches(data.size)
     print(keras_csp.count(model).summary())
     print(recipe.summary(steps, options.accumulate))
@@ -98,7 +99,7 @@ def main():
         options.recipe, learning_rate=options.rate, batch_size=options.batch,
         label_smoothing=options.label_smoothing,
     )  # fmt: skip
-    with runs.mistakes_in_one_line("train_imagenet"):
+    with runs.cli_errors("train_imagenet"):
         keras.utils.set_random_seed(options.seed)
         keras.config.set_dtype_policy(options.precision)
         batch = recipe.batch_size, options.accumulate
@@ -117,7 +118,7 @@ def parse():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, positive = parser.add_argument, runs.positive
+    add, positive = parser.add_argument, runs.positive_int
     add("--smoke", action="store_true", help="digits and a small network")
     add("--data", default="digits", help="digits (default), FOLDER, tfds:NAME")
     add("--model", default="CSPPeleeNet", help="of keras_csp.list_models()")

@@ -45,9 +45,10 @@ if not importlib.util.find_spec("jax"):
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 
-from keras_csp import recipes, runs
 from keras_csp.data import ClassificationAugmentation, load_classification
-from keras_csp.hosts import Hosts, mistakes_in_one_line
+from keras_csp.training import recipes
+from keras_csp.training import run as runs
+from keras_csp.training.hosts import Hosts, cli_errors
 
 # What may differ between hosts, and also where a run goes on.
 OWN = ("host", "coordinator", "output", "verbose")
@@ -79,7 +80,7 @@ def train(hosts, options, recipe, data, test):
         print(keras_csp.count(model).summary())
         print(recipe.summary(steps))
     remember = (options.output, vars(options), recipe, FREE)
-    hosts.together(lambda: hosts.first and runs.remember(*remember))
+    hosts.together(lambda: hosts.first and runs.save_run_args(*remember))
     state = hosts.state(options.output / "state", options.output / "log.csv")
     epoch = hosts.together(lambda: state.restore(model))
     if epoch and hosts.first:
@@ -104,7 +105,7 @@ def train(hosts, options, recipe, data, test):
 
 def main():
     options = parse()
-    with mistakes_in_one_line("train_multihost"):
+    with cli_errors("train_multihost"):
         keras.utils.set_random_seed(options.seed)
         recipe = recipes.get_recipe(options.recipe, batch_size=options.batch)
         hosts = Hosts(options.hosts, options.host, options.coordinator)
@@ -120,7 +121,7 @@ def parse():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, positive = parser.add_argument, runs.positive
+    add, positive = parser.add_argument, runs.positive_int
     keras_own = "KERAS_DISTRIBUTION_{}".format
     add("--hosts", type=positive, help="how many; default 1",
         default=os.environ.get(keras_own("NUM_PROCESSES"), "1"))

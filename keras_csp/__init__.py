@@ -13,20 +13,21 @@ from keras_csp import (  # noqa: E402
     detection,
     layers,
     models,
-    recipes,
+    training,
     weights,
 )
 from keras_csp._version import __version__  # noqa: E402
-from keras_csp.counting import Count, count  # noqa: E402
+from keras_csp.analysis.cost import Count, count  # noqa: E402
+from keras_csp.analysis.published import Published, published  # noqa: E402
+from keras_csp.analysis.ten_crop import evaluate_ten_crop  # noqa: E402
 from keras_csp.detection import Detector  # noqa: E402
-from keras_csp.features import feature_extractor  # noqa: E402
 from keras_csp.models import *  # noqa: E402, F403
+from keras_csp.models.features import feature_extractor  # noqa: E402
 from keras_csp.preprocessing import (  # noqa: E402
     decode_predictions,
     preprocess_input,
 )
-from keras_csp.published import Published, published  # noqa: E402
-from keras_csp.ten_crop import evaluate_ten_crop  # noqa: E402
+from keras_csp.training import recipes  # noqa: E402
 from keras_csp.weights import list_weights  # noqa: E402
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "preprocess_input",
     "published",
     "recipes",
+    "training",
     "weights",
 ]
 __all__ += models.__all__

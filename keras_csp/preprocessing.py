@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_csp.checkpoints import find_record
-from keras_csp.layers.composite import check_choice
+from keras_csp._validation import check_choice
+from keras_csp.weights import find_record
 
 
 def preprocess_input(x, data_format=None, weights=None):

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from keras_csp.layers import ConvNormAct
-from keras_csp.models.rows import (
+from keras_csp.models.spec import (
     Network,
     Stage,
     average_pool,
-    bordered_max_pool,
     chain,
     conv,
     csp,
@@ -23,6 +22,7 @@ from keras_csp.models.rows import (
     elastic,
     max_pool,
     norm_act,
+    padded_max_pool,
     preactivated,
     res2_conv,
     residual,
@@ -260,7 +260,7 @@ SMALL = {
                 ),
             ),
             Stage(
-                down=(bordered_max_pool(3, 2, border=1),),
+                down=(padded_max_pool(3, 2, border=1),),
                 blocks=(conv(24, normalize=False),),
             ),
         ),

@@ -10,6 +10,7 @@ import sys
 import time
 import types
 
+import ablation_study as ablation
 import keras
 import numpy as np
 import pytest
@@ -18,9 +19,8 @@ from PIL import Image
 from support import EXAMPLES, SMALL, load_example
 
 import keras_csp
-from keras_csp import ablation
 from keras_csp.data import ClassificationData, load_classification
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 from keras_csp.models.resnet import (
     CSP_RESNET_10,
     CSP_RESNEXT_50,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_csp.data import load_detection
-from keras_csp.data.annotations import read_coco
+from keras_csp.data.sources.coco import read_coco
 
 
 def coco():

@@ -7,7 +7,7 @@ from support import SMALL, randomize, reload_config, run_python
 
 from keras_csp.layers import BatchNormalization, ConvNormAct, units
 from keras_csp.layers import batch_normalization as module
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 
 STOCK = keras.layers.BatchNormalization
 OPERATION = "FusedBatchNormV3"

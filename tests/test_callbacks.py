@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_csp import callbacks, writing
-from keras_csp.callbacks import TrainingState
+from keras_csp import _files as writing
+from keras_csp.training import checkpoint as callbacks
+from keras_csp.training.checkpoint import TrainingState
 
 X = np.random.default_rng(0).random((16, 4)).astype("float32")
 Y = X @ np.arange(1.0, 5.0, dtype="float32")[:, None]
@@ -364,7 +365,7 @@ def test_the_scale_of_a_float16_loss_is_restored(tmp_path):
 
 
 def test_tensorboard_is_not_needed(tmp_path, monkeypatch, capsys):
-    find = "keras_csp.callbacks.importlib.util.find_spec"
+    find = "keras_csp.training.checkpoint.importlib.util.find_spec"
     monkeypatch.setattr(find, lambda name: None)
     assert callbacks.tensorboard(tmp_path) == []
     said = capsys.readouterr().out

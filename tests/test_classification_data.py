@@ -137,7 +137,7 @@ def test_a_seed_draws_the_second_part():
         for seed in (3, 3, 4)
     ]
     assert same(tests[0], tests[1]) and not same(tests[0], tests[2])
-    train, test = load_classification(held_out=0.5)
+    train, test = load_classification(validation_split=0.5)
     assert abs(train.size - test.size) <= 1
 
 
@@ -273,8 +273,10 @@ def test_tfds_without_training_images(tmp_path):
 def test_tfds_that_cannot_be_divided(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
     name = write_tfds(tfds, tmp_path, {"train": [0, 1, 1]})
-    with pytest.raises(ValueError, match=r"3 images .* by held_out=0\.01"):
-        load_classification(name, held_out=0.01, data_dir=tmp_path)
+    with pytest.raises(
+        ValueError, match=r"3 images .* by validation_split=0\.01"
+    ):
+        load_classification(name, validation_split=0.01, data_dir=tmp_path)
     sizes = [d.size for d in load_classification(name, 0.4, data_dir=tmp_path)]
     assert sizes == [2, 1]
 
@@ -378,7 +380,7 @@ def test_photographs_are_turned_upright(rng, caplog, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").write_bytes(stream.getvalue())
         (tmp_path / name / "2.jpg").write_bytes(stream.getvalue())
-    files, _test = load_classification(tmp_path, held_out=0.5)
+    files, _test = load_classification(tmp_path, validation_split=0.5)
     assert next(iter(files.examples()))[0].shape == (10, 6, 3)
     data = ClassificationData.from_dataset(dataset, NAMES)
     turned, plain = [image for image, _label in numpy_of(data.examples())]
@@ -743,9 +745,9 @@ def test_classes_must_agree(folder):
     ("arguments", "received"),
     [
         ({"broken": "ignore"}, "broken='ignore'"),
-        ({"held_out": 0.0}, r"held_out=0\.0"),
-        ({"held_out": 1.0}, r"held_out=1\.0"),
-        ({"held_out": "0.5"}, "held_out='0.5'"),
+        ({"validation_split": 0.0}, r"validation_split=0\.0"),
+        ({"validation_split": 1.0}, r"validation_split=1\.0"),
+        ({"validation_split": "0.5"}, "validation_split='0.5'"),
         ({"seed": -1}, "seed=-1"),
         ({"seed": None}, "seed=None"),
         ({"data_dir": "there"}, "source='digits', data_dir='there'"),

@@ -9,10 +9,10 @@ from PIL import Image
 from support import randomize, tiny_backbone
 
 import keras_csp
-from keras_csp.checkpoints import find_record
 from keras_csp.commands import main, models, parser
 from keras_csp.export import load
 from keras_csp.layers import ConvNormAct
+from keras_csp.weights import find_record
 
 
 def test_list(capsys):

@@ -4,7 +4,7 @@ import pytest
 from support import SMALL
 
 import keras_csp
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_build_and_count_counts_the_same_without_values():
         made.append(keras_csp.CSPPeleeNet(weights=None))
         return made[-1]
 
-    counted = keras_csp.counting.build_and_count(build, "torch")
+    counted = keras_csp.analysis.cost.build_and_count(build, "torch")
     assert all(variable._value is None for variable in made[0].variables)
     model = keras_csp.CSPPeleeNet(weights=None)
     assert np.std(model.get_weights()[0]) > 0  # Keras makes values again

@@ -12,8 +12,8 @@ from support import SMALL, randomize
 import keras_csp
 from keras_csp import darknet
 from keras_csp.layers import ConvNormAct
-from keras_csp.models.network import build_network
-from keras_csp.models.rows import Network, Stage, conv, csp, max_pool, residual
+from keras_csp.models.builder import build_network
+from keras_csp.models.spec import Network, Stage, conv, csp, max_pool, residual
 
 CFG = """
 [net]

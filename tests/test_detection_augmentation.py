@@ -13,7 +13,7 @@ from keras_csp.data.detection_augmentation import (
     augmented,
     jittered,
 )
-from keras_csp.data.views import fitted, letterbox
+from keras_csp.data.letterbox import fitted, letterbox
 
 BLUE = (0, 0, 255)
 # Each as far from blue as from its mixtures with it.

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from keras_csp.data import DetectionAugmentation, DetectionData, load_detection
-from keras_csp.data import tfds as module
-from keras_csp.data.views import letterbox
+from keras_csp.data.letterbox import letterbox
+from keras_csp.data.sources import tfds as module
 
 # File, size, kind, and boxes as (x, y, w, h, category, crowd).
 IMAGES = (

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from keras_csp.__main__ import main
-from keras_csp.detection.table import (
+from keras_csp.analysis.detectors import (
     detector_rows,
     published_detectors,
     render,
@@ -61,7 +61,7 @@ def test_the_published_numbers_are_the_papers():
 
 def test_command_prints_the_readmes_table(rows, monkeypatch, capsys):
     monkeypatch.setattr(
-        "keras_csp.detection.table.detector_rows", lambda: iter(rows)
+        "keras_csp.analysis.detectors.detector_rows", lambda: iter(rows)
     )
     assert main(["table", "--detectors", "--markdown"]) == 0
     printed = capsys.readouterr().out.strip()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import run_python
 
-from keras_csp import devices
+from keras_csp.training import devices
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="uses tf.distribute"
@@ -24,11 +24,12 @@ TWO_DEVICES = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import keras_csp, keras, numpy as np
-from keras_csp import devices, recipes
+from keras_csp.training import devices
+from keras_csp.training import recipes
 strategy = devices.mirrored(2, batch_size=8)
 import tensorflow as tf
 from support import SMALL, randomize
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 
 EPOCHS, STEPS, BATCH = 2, 4, 8
 recipe = recipes.get_recipe("paper-classification", batch_size=BATCH)

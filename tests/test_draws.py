@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_csp.data import ClassificationAugmentation
-from keras_csp.data.draws import chance, coloured, factor
+from keras_csp.data.random_ops import chance, coloured, factor
 
 
 def drawn(function, count=2000):
@@ -45,11 +45,11 @@ def test_colours_are_darknets(monkeypatch, rng):
     for changes in ((0.07, 1.3, 0.8), (-0.1, 0.75, 1.32), (0.0, 1.33, 1.33)):
         hue, *factors = changes
         monkeypatch.setattr(
-            "keras_csp.data.draws.tf.random.stateless_uniform",
+            "keras_csp.data.random_ops.tf.random.stateless_uniform",
             lambda *_, hue=hue: tf.constant(hue),
         )
         monkeypatch.setattr(
-            "keras_csp.data.draws.factor",
+            "keras_csp.data.random_ops.factor",
             lambda *_, left=list(factors): left.pop(0),
         )
         seed = tf.constant([1, 2], tf.int64)

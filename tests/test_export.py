@@ -14,7 +14,7 @@ from keras_csp.export import (
     to_saved_model,
     to_tflite,
 )
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow's job"

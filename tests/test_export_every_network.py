@@ -12,7 +12,7 @@ import pytest
 from support import randomize
 
 import keras_csp
-from keras_csp.detection.table import published_detectors
+from keras_csp.analysis.detectors import published_detectors
 from keras_csp.export import load, to_onnx, to_tflite
 from keras_csp.layers import GroupedConv2D
 

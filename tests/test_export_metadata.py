@@ -12,7 +12,7 @@ import keras_csp
 from keras_csp.export import Metadata, load, to_onnx, to_saved_model, to_tflite
 from keras_csp.export.metadata import describe
 from keras_csp.export.tflite_metadata import model_metadata
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 
 LABELS = ("cat", "dög", "green frog")
 RGB = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}

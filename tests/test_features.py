@@ -4,7 +4,7 @@ import pytest
 from support import SMALL, randomize
 
 import keras_csp
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 
 # Architectures, section 4: C3, C4, C5 that the detectors read.
 PYRAMIDS = {

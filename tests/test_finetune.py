@@ -17,8 +17,8 @@ from support import EXAMPLES, load_example, randomize
 
 import keras_csp
 from keras_csp.data import load_classification
-from keras_csp.models.network import build_network
-from keras_csp.models.rows import Network, Stage, conv, csp, max_pool
+from keras_csp.models.builder import build_network
+from keras_csp.models.spec import Network, Stage, conv, csp, max_pool
 
 SCRIPT = EXAMPLES / "finetune.py"
 # As CSPPeleeNet, it has a layer between the pooling and the classifier.

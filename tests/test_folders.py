@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from keras_csp.data import load_classification
-from keras_csp.data.folders import read_folder, splits_of
+from keras_csp.data.sources.folder import read_folder, splits_of
 
 
 def add(path, shade=0):
@@ -51,7 +51,7 @@ def test_odd_names(tmp_path, name, caplog):
     add(tmp_path / name / "2.jpeg", 200)
     add(tmp_path / "plain" / "a.JPEG", 20)
     add(tmp_path / "plain" / "b.JPG", 20)
-    train, test = load_classification(tmp_path, held_out=0.5)
+    train, test = load_classification(tmp_path, validation_split=0.5)
     assert set(train.class_names) == {name, "plain"}
     for data in (train, test):
         for image, label in data.examples():
@@ -68,7 +68,7 @@ def test_names_that_are_no_text(tmp_path, caplog):
     raw = os.fsdecode(b"\xff\xfe.png")
     add(tmp_path / "a" / raw)
     (tmp_path / "b" / raw).write_bytes(b"no image")
-    train, test = load_classification(tmp_path, held_out=0.5)
+    train, test = load_classification(tmp_path, validation_split=0.5)
     assert sum(1 for data in (train, test) for _ in data.examples()) == 7
     # As text that any terminal and log file takes.
     shown = str(tmp_path / "b" / r"\xff\xfe.png")
@@ -83,7 +83,7 @@ def test_an_empty_class_stays_and_is_named(tmp_path, caplog):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "notes.txt").write_text("none yet")
     (tmp_path / "c" / "scan.tiff").write_bytes(b"II*")
-    train, _test = load_classification(tmp_path, held_out=0.5)
+    train, _test = load_classification(tmp_path, validation_split=0.5)
     assert train.class_names == ("a", "b", "c")
     assert {int(label) for _image, label in train.examples()} == {0, 2}
     empty, others = (record.getMessage() for record in caplog.records)

@@ -8,7 +8,7 @@ from support import SMALL, randomize, tiny_backbone
 import keras_csp
 from keras_csp.export import fold_batchnorm
 from keras_csp.layers import ConvNormAct, GroupedConv2D
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 
 
 def norms_after_convolutions(model):

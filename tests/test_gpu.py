@@ -15,6 +15,7 @@ import tarfile
 import time
 import zipfile
 
+import ablation_study as networks
 import keras
 import numpy as np
 import pytest
@@ -32,7 +33,6 @@ from gpu_parts.rows import COLUMNS, Tables
 from PIL import Image
 
 import keras_csp
-from keras_csp import ablation as networks
 
 TESTS = pathlib.Path(__file__).parent
 ROOT = TESTS.parent

@@ -4,7 +4,7 @@ from support import SMALL
 
 from keras_csp.layers import ConvNormAct
 from keras_csp.layers.initialization import KernelInitializer, kernels_replaced
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 
 
 def kernel(unit):

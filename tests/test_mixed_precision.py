@@ -5,17 +5,17 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from ablation_study import reduced
 from support import SMALL, randomize
 
 from keras_csp import darknet
-from keras_csp.ablation import reduced
 from keras_csp.detection import Detector
 from keras_csp.detection.decoding import decode
+from keras_csp.models.builder import build_network
 from keras_csp.models.densenet import CSP_DENSENET_201
-from keras_csp.models.network import build_network
 from keras_csp.models.peleenet import csp_peleenet
 from keras_csp.models.resnet import CSP_RESNEXT_50
-from keras_csp.recipes import SMALL_CLASSIFICATION
+from keras_csp.training.recipes import SMALL_CLASSIFICATION
 
 # Of a probability, and of boxes by their size, after some ten layers: about
 # three times what was measured. bfloat16 has 8 bits, float16 has 11.

@@ -8,9 +8,9 @@ import pytest
 from support import assert_every_weight_gets_a_gradient, randomize, run_python
 
 import keras_csp
-from keras_csp import recipes
+from keras_csp._structure import trace
 from keras_csp.layers import ConvNormAct, ResidualBlock
-from keras_csp.tracing import trace
+from keras_csp.training import recipes
 
 
 def authors_layers():

@@ -13,8 +13,8 @@ from support import (
 )
 
 import keras_csp
-from keras_csp.models.network import build_network
-from keras_csp.published import published_rows
+from keras_csp.analysis.published import published_rows
+from keras_csp.models.builder import build_network
 
 small = pytest.mark.parametrize("row", SMALL.values(), ids=SMALL)
 LAST = {
@@ -149,7 +149,7 @@ RELOAD = """
 import sys
 sys.path.insert(0, sys.argv[2])
 import keras_csp, keras, numpy as np
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 from support import SMALL
 folder = sys.argv[1]
 for name, row in SMALL.items():

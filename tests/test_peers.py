@@ -19,7 +19,7 @@ from peers_lib.store import Record, Store
 from peers_lib.summary import Summary
 
 import keras_csp
-from keras_csp.detection.table import published_detectors
+from keras_csp.analysis.detectors import published_detectors
 
 TESTS = pathlib.Path(__file__).parent
 HERE = Interpreter(sys.executable, {"keras": "3", "numpy": "2"})

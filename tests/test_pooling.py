@@ -6,8 +6,8 @@ import pytest
 from support import reload_config
 
 from keras_csp.layers import (
-    BorderedMaxPooling2D,
     Maxout,
+    PaddedMaxPooling2D,
     SpatialPyramidPooling,
 )
 
@@ -32,7 +32,7 @@ def test_bordered_max_pooling_is_its_definition(size, strides, rng):
     x = rng.normal(size=(2, 9, 6, 3)).astype("float32") - 3
     for before in range(size):
         for after in range(size):
-            layer = BorderedMaxPooling2D(size, strides, (before, after))
+            layer = PaddedMaxPooling2D(size, strides, (before, after))
             expected = bordered_max(x, size, strides, before, after)
             for training in (False, True):
                 y = np.asarray(layer(x, training=training))
@@ -50,7 +50,7 @@ def test_the_gradient_goes_to_the_largest(training, rng):
     weights = rng.normal(size=(1, 4, 4, 1)).astype("float32")
     pixels = tf.Variable(x)
     with tf.GradientTape() as tape:
-        y = BorderedMaxPooling2D(3, 2, 1)(pixels, training=training)
+        y = PaddedMaxPooling2D(3, 2, 1)(pixels, training=training)
         loss = tf.reduce_sum(y * weights)
     expected = np.zeros_like(x)
     for i, j in np.ndindex(4, 4):
@@ -65,7 +65,7 @@ def test_the_gradient_goes_to_the_largest(training, rng):
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_a_map_smaller_than_the_window(side, rng):
     x = rng.normal(size=(1, side, side, 2)).astype("float32") - 9
-    y = BorderedMaxPooling2D(5, 1, 2)(x)
+    y = PaddedMaxPooling2D(5, 1, 2)(x)
     np.testing.assert_array_equal(np.asarray(y), bordered_max(x, 5, 1, 2, 2))
 
 
@@ -75,7 +75,7 @@ def test_a_map_smaller_than_the_window(side, rng):
 def test_bordered_max_pooling_is_that_of_torch(size, strides, border, rng):
     torch = pytest.importorskip("torch")
     x = rng.normal(size=(2, 11, 8, 3)).astype("float32")
-    y = BorderedMaxPooling2D(size, strides, border)(x)
+    y = PaddedMaxPooling2D(size, strides, border)(x)
     theirs = torch.nn.functional.max_pool2d(
         torch.tensor(x).permute(0, 3, 1, 2), size, strides, border
     )
@@ -86,7 +86,7 @@ def test_bordered_max_pooling_is_that_of_torch(size, strides, border, rng):
 
 def test_bordered_max_pooling_of_open_sides(rng):
     image = keras.Input((None, None, 3))
-    layer = BorderedMaxPooling2D(3, 2, (0, 1))
+    layer = PaddedMaxPooling2D(3, 2, (0, 1))
     model = keras.Model(image, layer(image))
     x = rng.random((1, 7, 4, 3), dtype="float32")
     np.testing.assert_array_equal(
@@ -99,12 +99,12 @@ def test_bordered_max_pooling_of_open_sides(rng):
 )
 def test_wrong_borders(border):
     with pytest.raises(ValueError, match="`border` must be one or two"):
-        BorderedMaxPooling2D(3, 2, border=border)
+        PaddedMaxPooling2D(3, 2, border=border)
 
 
 def test_default_strides_are_the_size(rng):
     x = rng.random((1, 6, 6, 1), dtype="float32")
-    y = BorderedMaxPooling2D(3)(x)
+    y = PaddedMaxPooling2D(3)(x)
     np.testing.assert_array_equal(np.asarray(y), bordered_max(x, 3, 3, 0, 0))
 
 
@@ -155,8 +155,8 @@ def test_windows_without_a_centre(sizes):
 @pytest.mark.parametrize(
     "layer",
     [
-        BorderedMaxPooling2D(3, 2, (0, 2), name="pool"),
-        BorderedMaxPooling2D(2, name="pool"),
+        PaddedMaxPooling2D(3, 2, (0, 2), name="pool"),
+        PaddedMaxPooling2D(2, name="pool"),
         Maxout(2, name="maxout"),
         SpatialPyramidPooling((3, 5), name="pyramid"),
     ],

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from support import SMALL, randomize, reload_config
 
-from keras_csp import recipes
-from keras_csp.models.network import build_network
-from keras_csp.recipes import (
+from keras_csp.models.builder import build_network
+from keras_csp.training import recipes
+from keras_csp.training.recipes import (
     FINE_TUNING,
     PAPER_CLASSIFICATION,
     PAPER_CLASSIFICATION_DENSE,
     PAPER_DETECTION,
     SMALL_CLASSIFICATION,
     SMALL_DETECTION,
-    BurnIn,
     Phase,
+    Warmup,
 )
 
 
@@ -57,7 +57,7 @@ def test_the_papers_rate_is_darknets(step, rate):
 
 
 def darknet_polynomial_rate(step, steps):
-    """get_current_rate of src/network.c, burn_in=1000, policy=poly, power=4."""
+    """get_current_rate of src/network.c, warmup=1000, policy=poly, power=4."""
     if step < 1000:
         return 0.1 * (step / 1000) ** 4
     return 0.1 * (1 - step / steps) ** 4
@@ -84,7 +84,7 @@ def test_paper_classification_has_the_papers_facts():
         assert recipe.optimizer_name == "sgd"
         assert recipe.learning_rate == 0.1
         assert (recipe.momentum, recipe.weight_decay) == (0.9, 0.0005)
-        assert (recipe.burn_in, recipe.burn_in_power) == (1000, 4)
+        assert (recipe.warmup, recipe.warmup_power) == (1000, 4)
         assert recipe.batch_size == 128
         assert recipe.label_smoothing == 0
         assert recipe.clip_norm is None
@@ -96,7 +96,7 @@ def test_paper_detection_has_the_papers_facts():
     assert paper.steps == 500_000
     assert paper.learning_rate == 0.001
     assert [share * paper.steps for share in paper.drops] == [400e3, 450e3]
-    assert (paper.burn_in, paper.burn_in_power) == (1000, 4)
+    assert (paper.warmup, paper.warmup_power) == (1000, 4)
     assert (paper.momentum, paper.weight_decay) == (0.9, 0.0005)
     assert paper.batch_size == 64
     assert paper.optimizer_name == "sgd"
@@ -115,7 +115,7 @@ def test_a_schedule_of_another_length_keeps_the_shares():
         (901, 0.00001),
     ]:
         assert float(schedule(step)) == pytest.approx(rate, rel=1e-5)
-    assert PAPER_DETECTION.schedule(50_000).burn_in == 1000
+    assert PAPER_DETECTION.schedule(50_000).warmup == 1000
     # Of so few none is lost to a rate of 0.
     for step in (0, 1):
         rate = float(PAPER_DETECTION.schedule(3)(step))
@@ -133,7 +133,7 @@ def test_the_small_recipe_falls_along_a_cosine():
 
 
 def test_burn_in_of_a_number():
-    schedule = BurnIn(0.5, burn_in=10, power=2)
+    schedule = Warmup(0.5, warmup=10, power=2)
     rates = [float(schedule(step)) for step in (0, 1, 5, 9, 10, 11)]
     expected = [0, 0.005, 0.125, 0.405, 0.5, 0.5]
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
@@ -141,7 +141,7 @@ def test_burn_in_of_a_number():
 
 @pytest.mark.parametrize(
     "schedule",
-    [BurnIn(0.1, 7, 3, 2), *(r.schedule() for r in recipes.RECIPES.values())],
+    [Warmup(0.1, 7, 3, 2), *(r.schedule() for r in recipes.RECIPES.values())],
 )
 def test_configuration_round_trip(schedule):
     copy = reload_config(schedule)
@@ -169,10 +169,10 @@ def test_unknown_names():
         wrong.schedule()
 
 
-@pytest.mark.parametrize("burn_in", [-1, 0.5, "1"])
-def test_burn_in_must_be_positive(burn_in):
-    with pytest.raises(ValueError, match="burn_in"):
-        BurnIn(0.1, burn_in)
+@pytest.mark.parametrize("warmup", [-1, 0.5, "1"])
+def test_burn_in_must_be_positive(warmup):
+    with pytest.raises(ValueError, match="warmup"):
+        Warmup(0.1, warmup)
 
 
 def darknet_updates(w, rates, gradient, momentum=0.9, decay=0.0005):
@@ -294,7 +294,7 @@ def test_the_summary_names_what_is_in_the_recipe(name):
     for value in (
         *(recipe.name, recipe.optimizer_name, recipe.decay),
         *(f"{recipe.learning_rate:g}", f"batch {recipe.batch_size}"),
-        *(f"{recipe.burn_in} steps", f"decay {recipe.weight_decay:g}"),
+        *(f"{recipe.warmup} steps", f"decay {recipe.weight_decay:g}"),
         f"smoothing {recipe.label_smoothing:g}",
         *(f"{p.part} for {100 * p.share:g}%" for p in recipe.phases),
         *(f"rate x{p.learning_rate:g}" for p in recipe.phases),
@@ -303,11 +303,11 @@ def test_the_summary_names_what_is_in_the_recipe(name):
 
 
 def test_the_summary_has_the_burn_in_that_is_used():
-    for steps, accumulation, burn_in in ((400, 1, 40), (400, 4, 10)):
+    for steps, accumulation, warmup in ((400, 1, 40), (400, 4, 10)):
         line = SMALL_CLASSIFICATION.summary(steps, accumulation)
         schedule = SMALL_CLASSIFICATION.schedule(steps, accumulation)
-        assert f"burn-in {burn_in} steps" in line
-        assert schedule.burn_in == burn_in
+        assert f"burn-in {warmup} steps" in line
+        assert schedule.warmup == warmup
 
 
 def test_the_papers_crops_are_of_224_pixels_too():

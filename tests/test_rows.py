@@ -6,7 +6,7 @@ import pytest
 from support import SMALL
 
 from keras_csp.layers import ConvNormAct
-from keras_csp.models.rows import Network, Spec, conv, csp, residual
+from keras_csp.models.spec import Network, Spec, conv, csp, residual
 
 
 def test_a_spec_makes_a_new_layer_each_time():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_csp import recipes, runs
+from keras_csp.training import recipes
+from keras_csp.training import run as runs
 
 RECIPE = recipes.FINE_TUNING
 
@@ -17,26 +18,28 @@ RECIPE = recipes.FINE_TUNING
 def test_the_arguments_are_kept_and_others_refused(tmp_path):
     folder = tmp_path / "runs" / "mine"
     run = {"size": 32, "data": "digits", "epochs": 3}
-    runs.remember(folder, run, RECIPE, free=("epochs",))
+    runs.save_run_args(folder, run, RECIPE, free=("epochs",))
     kept = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert kept.keys() == {"size", "data", "recipe"}
     assert kept["recipe"]["phases"][0]["part"] == "head"
     assert kept["recipe"]["batch_size"] == RECIPE.batch_size
-    runs.remember(folder, {**run, "epochs": 9}, RECIPE, free=("epochs",))
+    runs.save_run_args(folder, {**run, "epochs": 9}, RECIPE, free=("epochs",))
     with pytest.raises(ValueError, match="has a run with size=32") as caught:
-        runs.remember(folder, {**run, "size": 64}, RECIPE, free=("epochs",))
+        runs.save_run_args(
+            folder, {**run, "size": 64}, RECIPE, free=("epochs",)
+        )
     assert str(folder) in str(caught.value)
     assert "Received: 64" in str(caught.value)
     other = dataclasses.replace(RECIPE, batch_size=7)
     with pytest.raises(ValueError, match="has a run with recipe="):
-        runs.remember(folder, run, other, free=("epochs",))
+        runs.save_run_args(folder, run, other, free=("epochs",))
     assert json.loads((folder / "run.json").read_text("utf-8")) == kept
 
 
 def test_a_damaged_run_is_named_and_left(tmp_path):
     (tmp_path / "run.json").write_text("{half")
     with pytest.raises(ValueError, match=r"run\.json is no readable JSON"):
-        runs.remember(tmp_path, {"size": 32})
+        runs.save_run_args(tmp_path, {"size": 32})
     assert (tmp_path / "run.json").read_text() == "{half"
 
 
@@ -56,17 +59,17 @@ def test_files_are_whole_or_not_there(tmp_path):
 
 
 def test_numbers_of_arguments():
-    assert runs.positive("12") == 12
+    assert runs.positive_int("12") == 12
     for text in ("0", "-1", "1.5", "", "two"):
         with pytest.raises(argparse.ArgumentTypeError, match="not a positive"):
-            runs.positive(text)
+            runs.positive_int(text)
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, ImportError])
 def test_mistakes_are_one_line(error):
     with (
         pytest.raises(SystemExit) as caught,
-        runs.mistakes_in_one_line("mine"),
+        runs.cli_errors("mine"),
     ):
         raise error("what was wrong")
     assert caught.value.code == "mine: what was wrong"
@@ -75,15 +78,15 @@ def test_mistakes_are_one_line(error):
 def test_what_is_no_mistake_keeps_its_stack():
     with (
         pytest.raises(SystemExit, match="mine: stopped; the same command"),
-        runs.mistakes_in_one_line("mine"),
+        runs.cli_errors("mine"),
     ):
         raise KeyboardInterrupt
     with (
         pytest.raises(SystemExit, match=r"^mine: stopped$"),
-        runs.mistakes_in_one_line("mine", resumes=False),
+        runs.cli_errors("mine", resumes=False),
     ):
         raise KeyboardInterrupt
-    with pytest.raises(KeyError), runs.mistakes_in_one_line("mine"):
+    with pytest.raises(KeyError), runs.cli_errors("mine"):
         raise KeyError("a defect")
 
 

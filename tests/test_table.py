@@ -6,8 +6,8 @@ import pathlib
 import pytest
 
 import keras_csp
-from keras_csp.published import published_rows
-from keras_csp.table import render, table_rows
+from keras_csp.analysis.published import published_rows
+from keras_csp.analysis.table import render, table_rows
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 # Rows whose published numbers come from another definition or count; each

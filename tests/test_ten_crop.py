@@ -11,7 +11,7 @@ from support import SMALL, randomize
 
 import keras_csp
 from keras_csp.data import ClassificationData
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 
 CLASSES, SIZE, SHIFT = 9, 32, 8
 

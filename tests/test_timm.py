@@ -267,7 +267,7 @@ def test_wrong_tensors_are_named(changed, message, tmp_path):
 
 
 def test_nothing_is_assigned_when_something_is_wrong(tmp_path):
-    from keras_csp.checkpoints import find_record, timm
+    from keras_csp.weights import find_record, timm
 
     path = tmp_path / "model.safetensors"
     write(path, SMALLEST, **{"stages.3.conv_transition.bn.bias": None})

@@ -21,8 +21,8 @@ from support import EXAMPLES, load_example
 
 import keras_csp
 from keras_csp.data import ClassificationAugmentation, load_classification
-from keras_csp.models.network import build_network
-from keras_csp.models.rows import Network, Stage, conv, csp, residual
+from keras_csp.models.builder import build_network
+from keras_csp.models.spec import Network, Stage, conv, csp, residual
 
 EXAMPLE = EXAMPLES / "train_imagenet.py"
 TINY = Network(

@@ -23,7 +23,7 @@ from keras_csp.data import (
     ClassificationData,
     load_classification,
 )
-from keras_csp.hosts import Hosts
+from keras_csp.training.hosts import Hosts
 
 SCRIPT = EXAMPLES / "train_multihost.py"
 ARGUMENTS = ("--model", "SmallCSPPelee", "--batch", 256, "--verbose", 2)
@@ -41,7 +41,7 @@ sys.argv = [script, *sys.argv[4:]]
 spec = importlib.util.spec_from_file_location("example", script)
 example = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(example)
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 from support import SMALL
 example.keras_csp.get_factory = lambda name: functools.partial(
     build_network, SMALL[name]
@@ -88,7 +88,7 @@ json.dump(answers, open(kept + ".json", "w"))
 REFERENCE = """
 import keras
 import tensorflow as tf
-from keras_csp import recipes
+from keras_csp.training import recipes
 from keras_csp.data import ClassificationAugmentation, load_classification
 keras.utils.set_random_seed(0)
 train, test = load_classification("digits")

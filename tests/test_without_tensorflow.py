@@ -21,10 +21,11 @@ SCENARIO = """
 import numpy as np
 import keras_csp
 import keras
-from keras_csp import darknet, recipes, weights
-from keras_csp.callbacks import TrainingState
+from keras_csp import darknet, weights
+from keras_csp.training import recipes
+from keras_csp.training.checkpoint import TrainingState
 from support import SMALL, tiny_backbone
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 
 folder = sys.argv[1]
 rng = np.random.default_rng(0)

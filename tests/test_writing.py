@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from keras_csp.writing import replacing, replacing_folder
+from keras_csp._files import atomic_write, atomic_write_folder
 
 
 def test_the_file_appears_at_the_end_with_its_ending(tmp_path):
     path = tmp_path / "model.weights.h5"
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text("new")
         assert part.parent == tmp_path
         assert part.name.endswith(".weights.h5")
@@ -24,7 +24,7 @@ def test_the_file_appears_at_the_end_with_its_ending(tmp_path):
 def test_an_error_leaves_what_was_there(tmp_path):
     path = tmp_path / "run.json"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(str(path)) as part:
+    with pytest.raises(KeyboardInterrupt), atomic_write(str(path)) as part:
         part.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old"
@@ -32,14 +32,14 @@ def test_an_error_leaves_what_was_there(tmp_path):
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a"):
         pass
 
 
 def test_no_folder(tmp_path):
     with (
         pytest.raises(FileNotFoundError, match="There is no folder"),
-        replacing(tmp_path / "none" / "a.json"),
+        atomic_write(tmp_path / "none" / "a.json"),
     ):
         raise AssertionError("not reached")
 
@@ -49,8 +49,8 @@ def test_a_killed_process_leaves_what_was_there(tmp_path):
     path.write_text("old")
     code = (
         "import os, sys\n"
-        "from keras_csp.writing import replacing\n"
-        "with replacing(sys.argv[1]) as part:\n"
+        "from keras_csp._files import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as part:\n"
         "    part.write_text('half')\n"
         "    os.kill(os.getpid(), 9)\n"
     )
@@ -62,7 +62,7 @@ def test_a_killed_process_leaves_what_was_there(tmp_path):
 def test_a_folder_takes_the_place_of_the_one_before(tmp_path):
     path = tmp_path / "model"
     for content in ("old", "new"):
-        with replacing_folder(path) as part:
+        with atomic_write_folder(path) as part:
             assert part.parent == tmp_path and not list(part.iterdir())
             (part / "inner").mkdir()
             (part / "inner" / content).write_text(content)
@@ -75,7 +75,7 @@ def test_an_error_leaves_the_folder_that_was_there(tmp_path, monkeypatch):
     path = tmp_path / "model"
     path.mkdir()
     (path / "old").touch()
-    with pytest.raises(KeyboardInterrupt), replacing_folder(path) as part:
+    with pytest.raises(KeyboardInterrupt), atomic_write_folder(path) as part:
         (part / "half").touch()
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == ["model"]
@@ -88,7 +88,7 @@ def test_an_error_leaves_the_folder_that_was_there(tmp_path, monkeypatch):
         return rename(self, target)
 
     monkeypatch.setattr(type(path), "rename", fails)
-    with pytest.raises(OSError, match="no space"), replacing_folder(path):
+    with pytest.raises(OSError, match="no space"), atomic_write_folder(path):
         pass
     assert os.listdir(tmp_path) == ["model"]
     assert os.listdir(path) == ["old"]
@@ -97,6 +97,6 @@ def test_an_error_leaves_the_folder_that_was_there(tmp_path, monkeypatch):
 def test_no_folder_for_the_folder(tmp_path):
     with (
         pytest.raises(FileNotFoundError, match="no folder"),
-        replacing_folder(tmp_path / "none" / "model"),
+        atomic_write_folder(tmp_path / "none" / "model"),
     ):
         pass

@@ -10,17 +10,18 @@ import math
 import shutil
 import time
 
+import ablation_study as ablation
 import keras
 import numpy as np
 from keras import ops
 
 from gpu_parts import device
 from gpu_parts.cifar import CLASSES
-from keras_csp import ablation, count
-from keras_csp.callbacks import TrainingState
-from keras_csp.layers.composite import check_choice
-from keras_csp.models.network import build_network
-from keras_csp.recipes import Recipe
+from keras_csp import count
+from keras_csp._validation import check_choice
+from keras_csp.models.builder import build_network
+from keras_csp.training.checkpoint import TrainingState
+from keras_csp.training.recipes import Recipe
 
 EPOCHS = 30
 SIZE = 64
@@ -36,8 +37,8 @@ RECIPE = Recipe(
     weight_decay=0.0005,
     batch_size=256,
     steps=EPOCHS * (50_000 // 256),
-    burn_in=600,
-    burn_in_power=1,
+    warmup=600,
+    warmup_power=1,
     decay="cosine",
     sizes=(SIZE,),
     label_smoothing=0.1,
@@ -167,7 +168,7 @@ class Cell:
     """One network trained with one seed.
 
     Args:
-        name, seed: of the network in `keras_csp.ablation.entries`.
+        name, seed: of the network in `ablation_study.entries`.
         data: {"train": Split, "test": Split}.
         plan: a `Plan`.
         folder: where the training is saved once a minute, to resume from.

@@ -2,13 +2,13 @@
 
 import collections
 
+import ablation_study as networks
 from result_files import write_page
 
 import keras_csp
 from gpu_parts import ablation, jobs
-from keras_csp import ablation as networks
-from keras_csp.text import markdown
-from keras_csp.writing import replacing
+from keras_csp._files import atomic_write
+from keras_csp._tables import markdown
 
 FACTORIES = {
     network.title: network.factory
@@ -223,7 +223,7 @@ def draw_speed(path, rows, device):
     figure.legend(
         handles, labels, loc="outside lower center", ncols=4, fontsize=8
     )
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=100)
 
 
@@ -263,7 +263,7 @@ def _ablation(folder, tables):
     table = [[row[column] for column in columns] for row in rows]
     lines += [*markdown([columns, *table], right=(1, 4, 5)), ""]
     lines += [*_cost_of_the_rest(rows, len(cells) - len(rows)), ""]
-    with replacing(folder / ABLATION) as part:
+    with atomic_write(folder / ABLATION) as part:
         networks.draw(part, made)
     draw_epochs(folder / CURVES, tables.rows("ablation_epochs"))
     lines += [f"![accuracy by BFLOPs]({ABLATION})", ""]
@@ -301,5 +301,5 @@ def draw_epochs(path, rows):
     axes.set(xlabel="epoch", ylabel="top-1 accuracy on the test images, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=100)

@@ -1,6 +1,6 @@
 """The pictures: images per second by engine, and time beside BFLOPs."""
 
-from keras_csp.writing import replacing
+from keras_csp._files import atomic_write
 from peers_lib.networks import NETWORKS
 from peers_lib.targets import BATCH_1, BATCH_8, TRAINING, savings
 
@@ -169,5 +169,5 @@ def _sizes(points, x, y, apart=2.0):
 
 
 def _save(figure, path):
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part)

@@ -7,7 +7,7 @@ level than the run's is left out, and the report says so.
 import dataclasses
 import pathlib
 
-from keras_csp import published
+from keras_csp.analysis import published
 from peers_lib import cost_jobs, inference_jobs, saving_jobs
 from peers_lib.detector_jobs import detector
 from peers_lib.jobs import DEFAULT, QUICK, THOROUGH
@@ -29,7 +29,7 @@ class Request:
         size: of the images of inference and training.
         saving_sizes: of the pairs, besides the published one.
         networks, pairs: of `NETWORKS` and `PAIRS`.
-        detectors: of `keras_csp.detection.table.published_detectors()`.
+        detectors: of `keras_csp.analysis.detectors.published_detectors()`.
         threads: of every contender.
         folder: for exported files.
     """

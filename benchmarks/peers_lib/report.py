@@ -4,8 +4,8 @@ import dataclasses
 
 from result_files import write_csv
 
-from keras_csp.text import markdown
-from keras_csp.writing import replacing
+from keras_csp._files import atomic_write
+from keras_csp._tables import markdown
 from peers_lib.jobs import TRAINING_BATCH
 from peers_lib.networks import NETWORKS
 from peers_lib.summary import Row
@@ -32,7 +32,7 @@ class Report:
     def write(self, stem):
         """`stem`.csv and `stem`.md, each whole or not at all."""
         text = self.text()
-        with replacing(stem.with_suffix(".md")) as part:
+        with atomic_write(stem.with_suffix(".md")) as part:
             part.write_text(text, encoding="utf-8")
         fields = [field.name for field in dataclasses.fields(Row)]
         rows = (

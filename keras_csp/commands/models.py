@@ -6,8 +6,8 @@ import pathlib
 import keras
 
 import keras_csp
-from keras_csp.checkpoints import find_record
 from keras_csp.detection import Detector
+from keras_csp.weights import find_record
 
 
 def add_model(parser):

@@ -3,8 +3,8 @@
 import numpy as np
 
 from keras_csp.data.crops import centre_crop
+from keras_csp.data.letterbox import letterbox
 from keras_csp.data.photographs import read_photograph
-from keras_csp.data.views import letterbox
 
 
 class Inputs:

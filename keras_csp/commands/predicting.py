@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 
+from keras_csp._files import atomic_write
 from keras_csp.detection.drawing import draw_detections
 from keras_csp.detection.evaluation import in_original
-from keras_csp.writing import replacing
 
 _HELP = "what an exported file or a .keras file sees in photographs"
 
@@ -80,7 +80,7 @@ def _predict(options):
             rows.append(_classes(path, answer, run.metadata, options.top))
         print(_line(rows[-1]), flush=True)
     if options.json:
-        with replacing(options.json) as part:
+        with atomic_write(options.json) as part:
             part.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     return 1 if failed else 0
 

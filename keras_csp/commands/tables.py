@@ -4,9 +4,9 @@ import functools
 import sys
 
 import keras_csp
-from keras_csp.counting import CONVENTIONS, build_and_count
-from keras_csp.detection import table as detectors
-from keras_csp.table import render, table_rows
+from keras_csp.analysis import detectors
+from keras_csp.analysis.cost import CONVENTIONS, build_and_count
+from keras_csp.analysis.table import render, table_rows
 
 
 def add_to(commands):

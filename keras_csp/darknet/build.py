@@ -4,7 +4,7 @@ import keras
 
 from keras_csp.darknet import layers as darknet_layers
 from keras_csp.darknet.plan import IMAGE
-from keras_csp.layers.pooling import BorderedMaxPooling2D, Maxout
+from keras_csp.layers.pooling import Maxout, PaddedMaxPooling2D
 from keras_csp.layers.units import ConvNormAct
 from keras_csp.layers.yolo import YoloBoxes
 
@@ -56,7 +56,7 @@ def _maxpool(step, x):
             **arguments, padding="same", name=step.name
         )(x)
     border = (padding // 2, padding - padding // 2)
-    return BorderedMaxPooling2D(**arguments, border=border, name=step.name)(x)
+    return PaddedMaxPooling2D(**arguments, border=border, name=step.name)(x)
 
 
 def _local_avgpool(step, x):

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from keras_csp.layers.composite import check_positive, with_channels
+from keras_csp._validation import check_positive
+from keras_csp.layers.composite import with_channels
 from keras_csp.layers.residual import partial_shortcut
 from keras_csp.layers.units import activation_layer
 

@@ -12,12 +12,12 @@ import re
 
 import keras
 
+from keras_csp._structure import trace
 from keras_csp.darknet.plan import ACTIVATIONS
 from keras_csp.layers.composite import output_shape
 from keras_csp.layers.csp_stage import CSPStage
 from keras_csp.layers.residual import ResidualBlock
 from keras_csp.layers.units import LEAKY_SLOPES, ConvNormAct
-from keras_csp.tracing import trace
 
 _CFG_NAME = re.compile(r"convolutional_([0-9]+)")
 _EXPRESSIBLE = {"linear", *ACTIVATIONS.values()}

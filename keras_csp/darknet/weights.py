@@ -15,14 +15,14 @@ import struct
 
 import numpy as np
 
-from keras_csp.conversion import (
+from keras_csp._files import atomic_write
+from keras_csp.darknet.slots import classifier_of, find_slots
+from keras_csp.layers.kernel_layout import (
     assign_all,
     kernel_from_keras,
     kernel_to_keras,
     torch_shape,
 )
-from keras_csp.darknet.slots import classifier_of, find_slots
-from keras_csp.writing import replacing
 
 _VERSION = struct.Struct("<3i")
 _SAVED_HEADER = struct.pack("<3iQ", 0, 2, 5, 0)
@@ -89,7 +89,7 @@ def save_weights(model, path):
     """
     path = os.fsdecode(path)
     slots = find_slots(model)
-    with replacing(path) as part, open(part, "xb") as file:
+    with atomic_write(path) as part, open(part, "xb") as file:
         file.write(_SAVED_HEADER)
         for slot in slots:
             for array in _arrays(slot):

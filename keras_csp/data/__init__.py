@@ -1,6 +1,5 @@
 """tf.data pipelines of images and labels, or boxes."""
 
-from keras_csp.data.annotations import Fault
 from keras_csp.data.classification import (
     ClassificationData,
     load_classification,
@@ -11,7 +10,8 @@ from keras_csp.data.classification_augmentation import (
 from keras_csp.data.crops import centre_crop, ten_crops
 from keras_csp.data.detection import DetectionData, load_detection
 from keras_csp.data.detection_augmentation import DetectionAugmentation
-from keras_csp.data.views import letterbox
+from keras_csp.data.letterbox import letterbox
+from keras_csp.data.sources.coco import Fault
 
 __all__ = [
     "ClassificationAugmentation",

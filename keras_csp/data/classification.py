@@ -7,23 +7,23 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_csp.data import tfds
 from keras_csp.data.classification_augmentation import (
     ClassificationAugmentation,
     mixed,
     viewer,
 )
 from keras_csp.data.crops import SHIFT, centre_crop, ten_crops
-from keras_csp.data.draws import checked
-from keras_csp.data.folders import read_folder, splits_of
+from keras_csp.data.random_ops import checked
 from keras_csp.data.reading import Reader, mapped
+from keras_csp.data.sources import tfds
+from keras_csp.data.sources.folder import read_folder, splits_of
 
 # Of images; of a folder all are shuffled, by name.
 _SHUFFLE_BUFFER = 10_000
 
 
 def load_classification(
-    source="digits", held_out=0.2, seed=0, broken="skip", data_dir=None
+    source="digits", validation_split=0.2, seed=0, broken="skip", data_dir=None
 ):
     """Reads a classification set in two splits; images are decoded when used.
 
@@ -33,8 +33,8 @@ def load_classification(
             an image and a label; else the path of a folder of class folders,
             or of one with `train` and `test` (or `val`) folders of such. A
             class folder without images stays a class, with a warning.
-        held_out: share of the images that becomes the second split where
-            there is no `test`, `val` or `validation`. Default 0.2.
+        validation_split: fraction of the images that becomes the second
+            split where there is no `test`, `val` or `validation`. Default 0.2.
         seed: of the draw of those. Default 0.
         broken: "skip" (default) leaves unreadable images out where they are
             met, names each in a warning and counts them in `skipped`;
@@ -53,10 +53,10 @@ def load_classification(
         raise ValueError(
             f'`broken` must be "skip" or "raise". Received: broken={broken!r}'
         )
-    if not isinstance(held_out, float) or not 0 < held_out < 1:
+    if not isinstance(validation_split, float) or not 0 < validation_split < 1:
         raise ValueError(
-            "`held_out` must be between 0 and 1. Received: "
-            f"held_out={held_out!r}"
+            "`validation_split` must be between 0 and 1. Received: "
+            f"validation_split={validation_split!r}"
         )
     _check_seed(seed)
     if data_dir is not None and not str(source).startswith("tfds:"):
@@ -65,12 +65,12 @@ def load_classification(
             f"source={str(source)!r}, data_dir={str(data_dir)!r}"
         )
     if source == "digits":
-        pair = _digits(held_out, seed)
+        pair = _digits(validation_split, seed)
     elif str(source).startswith("tfds:"):
         name = str(source).removeprefix("tfds:")
-        pair = _tfds(name, held_out, data_dir)
+        pair = _tfds(name, validation_split, data_dir)
     else:
-        pair = _folder(pathlib.Path(source), held_out, seed)
+        pair = _folder(pathlib.Path(source), validation_split, seed)
     if broken == "raise":
         for data in pair:
             data.check()
@@ -322,7 +322,7 @@ class ClassificationData:
         )
 
 
-def _digits(held_out, seed):
+def _digits(validation_split, seed):
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -335,18 +335,18 @@ def _digits(held_out, seed):
             ),
             names,
         )
-        for part in _split(digits.target, held_out, seed)
+        for part in _split(digits.target, validation_split, seed)
     )
 
 
-def _split(labels, held_out, seed):
+def _split(labels, validation_split, seed):
     """Numbers of both parts, each class divided alike."""
     from sklearn.model_selection import train_test_split
 
     try:
         return train_test_split(
             np.arange(len(labels)),
-            test_size=held_out,
+            test_size=validation_split,
             stratify=labels,
             random_state=seed,
         )
@@ -357,7 +357,7 @@ def _split(labels, held_out, seed):
         ) from error
 
 
-def _folder(path, held_out, seed):
+def _folder(path, validation_split, seed):
     if not path.is_dir():
         raise ValueError(f"The data folder does not exist: {path}")
     train, test = splits_of(path)
@@ -367,7 +367,7 @@ def _folder(path, held_out, seed):
             _of_files(
                 path, names, [files[i] for i in part], [labels[i] for i in part]
             )
-            for part in _split(labels, held_out, seed)
+            for part in _split(labels, validation_split, seed)
         )
     found = {part: read_folder(part) for part in (train, test)}
     if found[train][0] != found[test][0]:
@@ -393,8 +393,8 @@ def _of_files(path, names, files, labels):
     )
 
 
-def _tfds(name, held_out, data_dir):
-    names, channels, splits = tfds.read_labels(name, held_out, data_dir)
+def _tfds(name, validation_split, data_dir):
+    names, channels, splits = tfds.read_labels(name, validation_split, data_dir)
     return tuple(
         _of_elements(elements, size, names, channels)
         for elements, size in splits

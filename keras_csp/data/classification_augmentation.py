@@ -7,7 +7,7 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_csp.data.draws import chance, check_range, coloured, factor
+from keras_csp.data.random_ops import chance, check_range, coloured, factor
 
 _CENTRE = (0.3, 0.7)  # of a mosaic, in its sides
 # Whatever Keras is set to for the network.

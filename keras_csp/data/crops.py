@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_csp.data.views import View, fitted
+from keras_csp.data.letterbox import View, fitted
 
 SHIFT = 32  # of the paper's ten crops, pixels
 

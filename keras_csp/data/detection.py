@@ -7,14 +7,15 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_csp.data import annotations, tfds
 from keras_csp.data.detection_augmentation import (
     DetectionAugmentation,
     augmented,
 )
-from keras_csp.data.draws import checked
+from keras_csp.data.letterbox import letterbox
+from keras_csp.data.random_ops import checked
 from keras_csp.data.reading import Reader, Table, mapped
-from keras_csp.data.views import letterbox
+from keras_csp.data.sources import coco as annotations
+from keras_csp.data.sources import tfds
 
 _LOGGER = logging.getLogger("keras_csp")
 _STRIDE = 32

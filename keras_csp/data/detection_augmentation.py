@@ -10,8 +10,8 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_csp.data.draws import chance, check_range, coloured
-from keras_csp.data.views import View, fitted
+from keras_csp.data.letterbox import View, fitted
+from keras_csp.data.random_ops import chance, check_range, coloured
 
 _LEAST_VISIBLE = 0.2  # of a box's area
 _LEAST_SIDE = 2.0  # pixels

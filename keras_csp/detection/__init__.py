@@ -6,7 +6,7 @@ from keras_csp.detection.detector import Detector
 from keras_csp.detection.evaluation import AveragePrecision
 from keras_csp.detection.losses import BOX_LOSSES, YoloLoss
 from keras_csp.detection.necks import NECKS, get_neck
-from keras_csp.detection.suppression import Detections
+from keras_csp.detection.nms import Detections
 
 __all__ = [
     "BOX_LOSSES",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_csp.layers.composite import check_positive
+from keras_csp._validation import check_positive
 
 # In pixels of a 416 x 416 input, by number of levels. With two levels the
 # finer one has the second to fourth, as in the authors' yolov3-tiny-prn.cfg.

@@ -10,15 +10,16 @@ import warnings
 
 import keras
 
-from keras_csp.checkpoints import keras_files
+from keras_csp._registry import get_factory
+from keras_csp._validation import check_choice, check_positive
 from keras_csp.detection.anchors import default_anchors, split_anchors
 from keras_csp.detection.evaluation import AveragePrecision
 from keras_csp.detection.losses import BOX_LOSSES, YoloLoss
 from keras_csp.detection.necks import get_neck
-from keras_csp.detection.suppression import Detections
-from keras_csp.features import feature_extractor
-from keras_csp.layers.composite import check_choice, check_positive
-from keras_csp.models.network import check_input_shape, get_factory
+from keras_csp.detection.nms import Detections
+from keras_csp.models.builder import check_input_shape
+from keras_csp.models.features import feature_extractor
+from keras_csp.weights import keras_files
 
 # A side must divide by the largest stride, for the levels to fit together.
 _LARGEST_STRIDE = 32

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_csp._validation import check_choice, check_fraction
 from keras_csp.detection.anchors import split_anchors
 from keras_csp.detection.assignment import Grid, chosen_anchors, padded
 from keras_csp.detection.boxes import (
@@ -15,7 +16,6 @@ from keras_csp.detection.boxes import (
     sides,
 )
 from keras_csp.detection.decoding import decode
-from keras_csp.layers.composite import check_choice, check_share
 
 _SIMILARITIES = {
     "iou": box_iou,
@@ -73,13 +73,15 @@ class YoloLoss:
         self.box = check_choice("box", box, BOX_LOSSES)
         if box_weight is None:
             box_weight = 1.0 if box == "mse" else 2.0
-        self.ignore_threshold = check_share(
+        self.ignore_threshold = check_fraction(
             "ignore_threshold", ignore_threshold
         )
-        self.anchor_threshold = check_share(
+        self.anchor_threshold = check_fraction(
             "anchor_threshold", anchor_threshold
         )
-        self.label_smoothing = check_share("label_smoothing", label_smoothing)
+        self.label_smoothing = check_fraction(
+            "label_smoothing", label_smoothing
+        )
         self.box_weight = _weight("box_weight", box_weight)
         self.objectness_weight = _weight("objectness_weight", objectness_weight)
         self.class_weight = _weight("class_weight", class_weight)

@@ -9,8 +9,8 @@ import dataclasses
 from keras import layers as keras_layers
 
 from keras_csp import layers
-from keras_csp.layers.composite import check_choice
-from keras_csp.models.rows import Spec, conv, spec
+from keras_csp._validation import check_choice
+from keras_csp.models.spec import Spec, conv, spec
 
 up = spec(keras_layers.UpSampling2D, size=2)
 leaky = spec(keras_layers.LeakyReLU, negative_slope=0.1)

@@ -5,8 +5,8 @@ import itertools
 import keras
 import numpy as np
 
+from keras_csp._validation import check_positive
 from keras_csp.export.metadata import describe
-from keras_csp.layers.composite import check_positive
 
 # Enough for the ranges of the activations; more takes time and widens them.
 _MOST = 500

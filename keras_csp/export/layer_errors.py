@@ -8,9 +8,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
+from keras_csp._tables import aligned
 from keras_csp.export.runtimes import inspected
 from keras_csp.export.tflite_file import to_integers, to_numbers
-from keras_csp.text import aligned
 
 _KINDS = {
     value: name

@@ -6,7 +6,7 @@ import json
 import numpy as np
 
 from keras_csp._version import __version__
-from keras_csp.checkpoints import find_record
+from keras_csp.weights import find_record
 
 _FIELDS = ("network", "input_shape", "mean", "std", "labels", "written_by")
 

@@ -7,11 +7,11 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_csp.export.checking import checked, of_difference
+from keras_csp._files import atomic_write
+from keras_csp._validation import check_choice
 from keras_csp.export.inputs import prepare
 from keras_csp.export.runtimes import METADATA_KEY, ONNXRuntime
-from keras_csp.layers.composite import check_choice
-from keras_csp.writing import replacing
+from keras_csp.export.verification import checked, of_difference
 
 
 def to_onnx(
@@ -66,7 +66,7 @@ def to_onnx(
     content = _convert(model, (batch, *metadata.input_shape), opset, metadata)
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(content)
         run = _run_more if dynamic_batch else _run
         return checked(model, "ONNX", path, samples, part, run, allowed)

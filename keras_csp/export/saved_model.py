@@ -2,10 +2,10 @@
 
 import pathlib
 
-from keras_csp.export.checking import checked, of_difference
+from keras_csp._files import atomic_write_folder
 from keras_csp.export.inputs import prepare
 from keras_csp.export.runtimes import METADATA_FILE, SavedModelRuntime
-from keras_csp.writing import replacing_folder
+from keras_csp.export.verification import checked, of_difference
 
 
 def to_saved_model(
@@ -58,7 +58,7 @@ def to_saved_model(
         model, "SavedModel", samples, input_shape, labels, preprocessing
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_folder(path) as part:
+    with atomic_write_folder(path) as part:
         _write(model, part, metadata.input_shape)
         extra = part / "assets.extra"
         extra.mkdir()

@@ -2,13 +2,8 @@
 
 import pathlib
 
-from keras_csp.export.checking import (
-    Allowed,
-    DisagreementError,
-    checked,
-    of_difference,
-)
-from keras_csp.export.conversion import convert, convert_int8, split_head
+from keras_csp._files import atomic_write
+from keras_csp._validation import check_choice, check_fraction
 from keras_csp.export.inputs import (
     file_shape,
     prepare,
@@ -16,9 +11,14 @@ from keras_csp.export.inputs import (
 )
 from keras_csp.export.layer_errors import layer_errors, report
 from keras_csp.export.runtimes import TFLiteRuntime
+from keras_csp.export.tflite_conversion import convert, convert_int8, split_head
 from keras_csp.export.tflite_file import finished
-from keras_csp.layers.composite import check_choice, check_share
-from keras_csp.writing import replacing
+from keras_csp.export.verification import (
+    Allowed,
+    DisagreementError,
+    checked,
+    of_difference,
+)
 
 # What a quantised file may differ by. One of half floats rounds what is nearly
 # equal; one of 8 bits does so often, more for a network that is unsure.
@@ -124,7 +124,7 @@ def to_tflite(
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = f"TFLite {quantize}" if quantize else "TFLite"
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(content)
         try:
             return checked(model, kind, path, samples, part, _run, allowed)
@@ -185,7 +185,7 @@ def _allowed(quantize, minimum_agreement, maximum_difference):
     if minimum_agreement is None:
         return ALLOWED[quantize]
     return Allowed(
-        agreement=check_share("minimum_agreement", minimum_agreement)
+        agreement=check_fraction("minimum_agreement", minimum_agreement)
     )
 
 

@@ -9,8 +9,8 @@ from keras_csp.layers.elastic import Elastic
 from keras_csp.layers.fusion import FusionNode, PyramidFusion
 from keras_csp.layers.grouped_convolution import GroupedConv2D
 from keras_csp.layers.pooling import (
-    BorderedMaxPooling2D,
     Maxout,
+    PaddedMaxPooling2D,
     SpatialPyramidPooling,
 )
 from keras_csp.layers.residual import Res2Conv, ResidualBlock
@@ -19,7 +19,6 @@ from keras_csp.layers.yolo import YoloBoxes
 
 __all__ = [
     "BatchNormalization",
-    "BorderedMaxPooling2D",
     "CSPStage",
     "Chain",
     "ConvNormAct",
@@ -29,6 +28,7 @@ __all__ = [
     "GroupedConv2D",
     "Maxout",
     "NormAct",
+    "PaddedMaxPooling2D",
     "Parallel",
     "PyramidFusion",
     "Res2Conv",

@@ -2,13 +2,8 @@
 
 import keras
 
-from keras_csp.layers.composite import (
-    Composite,
-    as_layer,
-    build,
-    check_positive,
-    output_shape,
-)
+from keras_csp._validation import check_positive
+from keras_csp.layers.composite import Composite, as_layer, build, output_shape
 from keras_csp.layers.units import (
     ConvNormAct,
     _serialized,

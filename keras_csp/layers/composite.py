@@ -1,7 +1,5 @@
 """Layers made of layers: how they are built, named, checked and serialised."""
 
-import numbers
-
 import keras
 from keras import ops
 
@@ -167,35 +165,6 @@ def output_shape(layer, input_shape):
 
 def with_channels(input_shape, channels):
     return (*input_shape[:-1], channels)
-
-
-def check_choice(argument, value, choices):
-    if value not in choices:
-        allowed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(
-            f"`{argument}` must be one of {allowed}. Received: "
-            f"{argument}={value!r}"
-        )
-    return value
-
-
-def check_positive(argument, value):
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < 1:
-        raise ValueError(
-            f"`{argument}` must be a positive integer. Received: "
-            f"{argument}={value!r}"
-        )
-    return int(value)
-
-
-def check_share(argument, value):
-    if isinstance(value, bool) or not 0 <= value <= 1:
-        raise ValueError(
-            f"`{argument}` must be between 0 and 1. Received: "
-            f"{argument}={value!r}"
-        )
-    return value
 
 
 def check_same_sides(layer, what, shape, other_what, other):

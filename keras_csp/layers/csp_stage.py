@@ -9,12 +9,12 @@ Fig. 3 (b) as a picture:
 import keras
 from keras import ops
 
+from keras_csp._validation import check_choice
 from keras_csp.layers.composite import (
     Composite,
     as_layer,
     build,
     build_chain,
-    check_choice,
     check_same_sides,
     layer_list,
     output_shape,

@@ -3,13 +3,12 @@
 import keras
 from keras import ops
 
+from keras_csp._validation import check_choice, check_positive
 from keras_csp.layers.composite import (
     Chain,
     Composite,
     Parallel,
     build,
-    check_choice,
-    check_positive,
     check_same_sides,
     layer_list,
     with_channels,

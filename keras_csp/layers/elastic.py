@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
+from keras_csp._validation import check_choice
 from keras_csp.layers.composite import (
     Composite,
     as_layer,
     build,
-    check_choice,
     check_same_sides,
     output_shape,
     with_channels,

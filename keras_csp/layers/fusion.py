@@ -7,11 +7,11 @@ what it does to the result. `keras_csp.detection.necks` holds the tables.
 import keras
 from keras import ops
 
+from keras_csp._validation import check_choice
 from keras_csp.layers.composite import (
     Composite,
     build,
     build_chain,
-    check_choice,
     layer_list,
     output_shape,
     with_channels,

@@ -3,11 +3,12 @@
 import keras
 from keras import ops
 
-from keras_csp.layers.composite import check_positive, with_channels
+from keras_csp._validation import check_positive
+from keras_csp.layers.composite import with_channels
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
-class BorderedMaxPooling2D(keras.layers.MaxPooling2D):
+class PaddedMaxPooling2D(keras.layers.MaxPooling2D):
     """y = max over k x k windows of x inside a border that never wins.
 
     PyTorch's and Darknet's max pooling: "same" in Keras lays its windows

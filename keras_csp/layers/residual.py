@@ -11,13 +11,12 @@ They differ in the layers between input and sum only, so there is one block:
 import keras
 from keras import ops
 
+from keras_csp._validation import check_choice, check_positive
 from keras_csp.layers.composite import (
     Composite,
     as_layer,
     build,
     build_chain,
-    check_choice,
-    check_positive,
     output_shape,
     with_channels,
 )

@@ -6,13 +6,9 @@ All are channels-last: `(batch, height, width, channels)`.
 import keras
 import numpy as np
 
+from keras_csp._validation import check_choice, check_positive
 from keras_csp.layers.batch_normalization import BatchNormalization
-from keras_csp.layers.composite import (
-    Sequence,
-    check_choice,
-    check_positive,
-    with_channels,
-)
+from keras_csp.layers.composite import Sequence, with_channels
 from keras_csp.layers.grouped_convolution import GroupedConv2D
 from keras_csp.layers.initialization import KernelInitializer
 

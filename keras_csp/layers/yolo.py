@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_csp.layers.composite import check_positive
+from keras_csp._validation import check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")

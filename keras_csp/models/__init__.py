@@ -1,5 +1,6 @@
 """The networks of the paper, of its authors' repository and of timm."""
 
+from keras_csp._registry import get_factory, list_models
 from keras_csp.models.darknet import (
     CSPDarkNet53,
     CSPDarkNet53Elastic,
@@ -17,7 +18,6 @@ from keras_csp.models.densenet import (
 )
 from keras_csp.models.hardnet import HarDNet138s
 from keras_csp.models.mobilenet import CSPMobileNetV2, MobileNetV2
-from keras_csp.models.network import get_factory, list_models
 from keras_csp.models.peleenet import (
     CSPPeleeNet,
     CSPPeleeNetbReference,

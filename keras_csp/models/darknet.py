@@ -3,8 +3,8 @@
 A block is 1x1, 3x3, + input, all leaky; a stage starts with a strided 3x3.
 """
 
-from keras_csp.models.network import factory
-from keras_csp.models.rows import (
+from keras_csp.models.builder import factory
+from keras_csp.models.spec import (
     Network,
     Stage,
     conv,

@@ -5,8 +5,8 @@ is 1x1 to 4 x growth, 3x3 to growth, growth 32. The two "Reference" networks
 are small and have Darknet's order, convolution first.
 """
 
-from keras_csp.models.network import factory
-from keras_csp.models.rows import (
+from keras_csp.models.builder import factory
+from keras_csp.models.spec import (
     TORCH_STEM,
     Network,
     Stage,

@@ -7,8 +7,8 @@ fourth one has a bottleneck before it (arXiv 1909.00948, section 3).
 import math
 
 from keras_csp.layers.dense import gathered, harmonic_links
-from keras_csp.models.network import factory
-from keras_csp.models.rows import (
+from keras_csp.models.builder import factory
+from keras_csp.models.spec import (
     TORCH_STEM,
     Network,
     Stage,

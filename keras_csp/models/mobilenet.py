@@ -3,8 +3,8 @@
 A block is 1x1 to a wide map, a depthwise 3x3, and a linear 1x1 back.
 """
 
-from keras_csp.models.network import factory
-from keras_csp.models.rows import Network, Stage, chain, conv, csp, residual
+from keras_csp.models.builder import factory
+from keras_csp.models.spec import Network, Stage, chain, conv, csp, residual
 
 
 def _depthwise(channels, strides=1, filters=None):

@@ -4,10 +4,10 @@ A layer gives 32 channels through a bottleneck of 16, 32, 64 and 64; the
 stages have 3, 4, 8 and 6 of them and are 128, 256, 512 and 704 wide.
 """
 
-from keras_csp.layers.composite import check_choice
+from keras_csp._validation import check_choice
 from keras_csp.layers.csp_stage import FUSIONS
-from keras_csp.models.network import factory
-from keras_csp.models.rows import (
+from keras_csp.models.builder import factory
+from keras_csp.models.spec import (
     Network,
     Stage,
     conv,

@@ -4,8 +4,8 @@ The Darknet networks (all but ResNet-152 and Res2NeXt-50) have leaky
 activations, a 2x2 pooling in the stem and shortcuts without weights.
 """
 
-from keras_csp.models.network import factory
-from keras_csp.models.rows import (
+from keras_csp.models.builder import factory
+from keras_csp.models.spec import (
     TORCH_STEM,
     Network,
     Stage,

@@ -7,14 +7,14 @@ convolution and then slices it, and its first stage is like the others. So
 transition after the fusion alone, and SiLU.
 """
 
-from keras_csp.models.network import factory
-from keras_csp.models.rows import (
+from keras_csp.models.builder import factory
+from keras_csp.models.spec import (
     Network,
     Stage,
     average_pool,
-    bordered_max_pool,
     conv,
     csp,
+    padded_max_pool,
     residual,
     squeeze_excitation,
 )
@@ -61,7 +61,7 @@ def _down(filters, groups=1):
 
 _RESNET_STEM = (
     conv(64, 7, 2, activation=_LEAKY),
-    bordered_max_pool(3, 2, border=1),
+    padded_max_pool(3, 2, border=1),
 )
 
 CSP_RESNET_50_TIMM = Network(

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from support import SMALL, randomize
 
-from keras_csp.models.network import build_network
+from keras_csp.models.builder import build_network
 
 # As results name them: the policies of Keras.
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}

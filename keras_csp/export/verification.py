@@ -6,8 +6,8 @@ import pathlib
 import keras
 import numpy as np
 
+from keras_csp._validation import check_fraction
 from keras_csp.export.comparison import compare
-from keras_csp.layers.composite import check_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ def of_difference(maximum_difference):
     """
     if maximum_difference is None:
         return EXACT
-    largest = check_share("maximum_difference", maximum_difference)
+    largest = check_fraction("maximum_difference", maximum_difference)
     return Allowed(difference=largest)
 
 

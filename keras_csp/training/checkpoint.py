@@ -10,7 +10,7 @@ import warnings
 
 import keras
 
-from keras_csp.writing import replacing
+from keras_csp._files import atomic_write
 
 
 def tensorboard(folder):
@@ -117,7 +117,7 @@ class TrainingState(keras.callbacks.Callback):
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"epoch{number:05d}.weights.h5"
-        with replacing(self.folder / name) as part:
+        with atomic_write(self.folder / name) as part:
             self.model.save_weights(part, overwrite=True)
         row = {"epoch": number}
         row.update({key: float(value) for key, value in logs.items()})
@@ -129,7 +129,7 @@ class TrainingState(keras.callbacks.Callback):
             "best": self._better(row, name),
             "history": [*before, row],
         }
-        with replacing(self.folder / "state.json") as part:
+        with atomic_write(self.folder / "state.json") as part:
             part.write_text(json.dumps(self._state), encoding="utf-8")
         self._write_log()
         self._remove_old()
@@ -176,7 +176,7 @@ class TrainingState(keras.callbacks.Callback):
         writer.writeheader()
         writer.writerows(rows)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.log) as part:
+        with atomic_write(self.log) as part:
             part.write_text(text.getvalue(), encoding="utf-8")
 
     def _remove_old(self):

@@ -5,7 +5,7 @@ import re
 
 import keras
 
-from keras_csp.layers.composite import check_choice, check_positive
+from keras_csp._validation import check_choice, check_positive
 
 DECAYS = ("steps", "cosine", "polynomial")
 # What a phase trains: the classifier, the last stage too, or everything.
@@ -14,13 +14,13 @@ _STAGE = re.compile(r"stage([0-9]+)")
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
-class BurnIn(keras.optimizers.schedules.LearningRateSchedule):
-    """lr(i) = (i / burn_in)^power schedule(0) for i < burn_in, Darknet's.
+class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+    """lr(i) = (i / warmup)^power schedule(0) for i < warmup, Darknet's.
 
     Args:
         schedule: a `LearningRateSchedule`, or a number, that holds from
-            `burn_in` on.
-        burn_in: steps; 0 for none, so that the first one counts, too.
+            `warmup` on.
+        warmup: steps; 0 for none, so that the first one counts, too.
             Default 1000.
         power: default 4.
         accumulation: batches whose gradients are added up for one step, where
@@ -28,9 +28,9 @@ class BurnIn(keras.optimizers.schedules.LearningRateSchedule):
     Source: Darknet, src/network.c, get_current_rate.
     """
 
-    def __init__(self, schedule, burn_in=1000, power=4, accumulation=1):
+    def __init__(self, schedule, warmup=1000, power=4, accumulation=1):
         self.schedule = schedule
-        self.burn_in = check_positive("burn_in", burn_in) if burn_in else 0
+        self.warmup = check_positive("warmup", warmup) if warmup else 0
         self.power = power
         self.accumulation = check_positive("accumulation", accumulation)
 
@@ -38,16 +38,16 @@ class BurnIn(keras.optimizers.schedules.LearningRateSchedule):
         step = step // self.accumulation
         rate = self.schedule
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            rate = rate(keras.ops.where(step < self.burn_in, 0, step))
-        if not self.burn_in:
+            rate = rate(keras.ops.where(step < self.warmup, 0, step))
+        if not self.warmup:
             return rate
-        share = keras.ops.cast(step, "float32") / self.burn_in
+        share = keras.ops.cast(step, "float32") / self.warmup
         return rate * keras.ops.minimum(share, 1.0) ** self.power
 
     def get_config(self):
         return {
             "schedule": keras.saving.serialize_keras_object(self.schedule),
-            "burn_in": self.burn_in,
+            "warmup": self.warmup,
             "power": self.power,
             "accumulation": self.accumulation,
         }
@@ -116,7 +116,7 @@ class Recipe:
         label_smoothing: share of a label spread over all classes.
         batch_size: images for one step.
         steps: of the whole training.
-        burn_in, burn_in_power: as `BurnIn`.
+        warmup, warmup_power: as `Warmup`.
         decay: "steps" multiplies by 0.1 at each of `drops`; "cosine" falls
             to zero along a half cosine; "polynomial" as (1 - i / steps)^4.
         drops: shares of the training.
@@ -132,12 +132,12 @@ class Recipe:
     weight_decay: float
     batch_size: int
     steps: int
-    burn_in: int
+    warmup: int
     decay: str
     sizes: tuple
     source: str
     momentum: float = 0.9
-    burn_in_power: float = 4
+    warmup_power: float = 4
     drops: tuple = ()
     clip_norm: float | None = None
     label_smoothing: float = 0.0
@@ -181,7 +181,7 @@ class Recipe:
             accumulation: batches whose gradients are added up for one step.
                 Default 1.
         """
-        steps, burn_in = self._lengths(steps, accumulation)
+        steps, warmup = self._lengths(steps, accumulation)
         schedules = keras.optimizers.schedules
         check_choice("decay", self.decay, DECAYS)
         if self.decay == "cosine":
@@ -197,12 +197,12 @@ class Recipe:
             after = schedules.PiecewiseConstantDecay(
                 [round(share * steps) for share in self.drops], rates
             )
-        return BurnIn(after, burn_in, self.burn_in_power, accumulation)
+        return Warmup(after, warmup, self.warmup_power, accumulation)
 
     def _lengths(self, steps, accumulation):
         """Steps of the whole training, and of its burn-in."""
         steps = max(1, steps // accumulation) if steps else self.steps
-        return steps, min(self.burn_in, steps // 10)
+        return steps, min(self.warmup, steps // 10)
 
     def optimizer(self, steps=None, accumulation=1, ema=None, rate=1.0):
         """A Keras optimizer with the schedule over `steps`.
@@ -272,7 +272,7 @@ class Recipe:
         Args:
             steps, accumulation: as of `schedule`.
         """
-        _, burn_in = self._lengths(steps, accumulation)
+        _, warmup = self._lengths(steps, accumulation)
         rate = f"{self.optimizer_name} {self.learning_rate:g}"
         phases = "".join(
             f"; {p.part} for {p.share:.0%}, rate x{p.learning_rate:g}"
@@ -280,7 +280,7 @@ class Recipe:
         )
         return (
             f"recipe {self.name}: {rate}, {self.decay} decay, burn-in "
-            f"{burn_in} steps, weight decay {self.weight_decay:g}, batch "
+            f"{warmup} steps, weight decay {self.weight_decay:g}, batch "
             f"{self.batch_size}, label smoothing {self.label_smoothing:g}"
             f"{phases}"
         )
@@ -296,7 +296,7 @@ PAPER_DETECTION = Recipe(
     weight_decay=0.0005,
     batch_size=64,
     steps=500_000,
-    burn_in=1000,
+    warmup=1000,
     decay="steps",
     drops=(0.8, 0.9),
     sizes=_MULTI_SCALE,
@@ -311,8 +311,8 @@ SMALL_DETECTION = Recipe(
     weight_decay=0.05,
     batch_size=8,
     steps=4_000,
-    burn_in=100,
-    burn_in_power=1,
+    warmup=100,
+    warmup_power=1,
     decay="cosine",
     sizes=(416,),
     clip_norm=100.0,
@@ -326,7 +326,7 @@ PAPER_CLASSIFICATION = Recipe(
     weight_decay=0.0005,
     batch_size=128,
     steps=800_000,
-    burn_in=1000,
+    warmup=1000,
     decay="polynomial",
     sizes=(256,),
     source="The CSPNet paper, section 4, and its authors' cfg files, which "
@@ -349,8 +349,8 @@ SMALL_CLASSIFICATION = Recipe(
     weight_decay=0.05,
     batch_size=64,
     steps=4_000,
-    burn_in=100,
-    burn_in_power=1,
+    warmup=100,
+    warmup_power=1,
     decay="cosine",
     sizes=(64,),
     clip_norm=10.0,

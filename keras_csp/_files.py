@@ -8,10 +8,10 @@ import shutil
 
 
 @contextlib.contextmanager
-def replacing(path):
+def atomic_write(path):
     """Writes beside `path`, then renames: never half a file under its name.
 
-        with replacing("run.json") as part:
+        with atomic_write("run.json") as part:
             part.write_text(text)
 
     What was under `path` stays if the block raises, or the process dies.
@@ -37,8 +37,8 @@ def replacing(path):
 
 
 @contextlib.contextmanager
-def replacing_folder(path):
-    """`replacing` for a whole folder.
+def atomic_write_folder(path):
+    """`atomic_write` for a whole folder.
 
     A folder cannot be renamed onto another in one step: the one that was
     there is moved aside first, and back if the second step fails.

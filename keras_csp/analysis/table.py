@@ -3,10 +3,10 @@
 import dataclasses
 import functools
 
-from keras_csp import text
-from keras_csp.counting import build_and_count
-from keras_csp.models.network import get_factory
-from keras_csp.published import Published, published_rows
+from keras_csp import _tables as text
+from keras_csp._registry import get_factory
+from keras_csp.analysis.cost import build_and_count
+from keras_csp.analysis.published import Published, published_rows
 
 HEADER = (
     "network",

@@ -9,8 +9,9 @@ import os
 import re
 
 from keras_csp import darknet
-from keras_csp.checkpoints import hub, keras_files, timm
-from keras_csp.checkpoints.records import record_of, records
+from keras_csp._registry import get_factory
+from keras_csp.weights import hub, keras_files, timm
+from keras_csp.weights.catalog import find_record, record_of, records
 
 PUBLISHED_CLASSES = 1000
 TIMM_FILE = "model.safetensors"
@@ -236,3 +237,33 @@ def _refuse_pickles(path):
             "torch.load(path, weights_only=True), 'model.safetensors'). "
             f"Received: {os.fspath(path)!r}"
         )
+
+
+def load_timm(name, source=None, **options):
+    """A network of timm's with its trained weights and logits out.
+
+    Args:
+        name: timm's name, e.g. "cs3darknet_focus_s"; `list_weights()` prints
+            all of them.
+        source: None (default) for the published checkpoint; or the path of a
+            .safetensors file that timm saved, of a folder that holds a
+            model.safetensors, or a hub id "organisation/name", with or
+            without "@revision".
+        options: of the factory, e.g. `include_top=False` or `input_shape`.
+            The default of `classes` is the file's number of them, that of
+            `classifier_activation` is None: logits, as timm gives them.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        ValueError: unknown name, or a file of another network; both are
+            named.
+        DownloadError: the hub did not deliver; nothing is left in its cache.
+    """
+    record = find_record(name)
+    weights = TimmSource(record, source)
+    weights.fetch()
+    options.setdefault("classifier_activation", None)
+    options.setdefault("classes", timm.classes_of(weights.path, record) or 1000)
+    return get_factory(record.network)(weights=weights, **options)

@@ -70,13 +70,13 @@ squeeze_excitation = spec(layers.SqueezeExcitation)
 identity = spec(keras_layers.Identity)
 bare_conv = spec(keras_layers.Conv2D, padding="same", use_bias=False)
 max_pool = spec(keras_layers.MaxPooling2D, padding="same")
-bordered_max_pool = spec(layers.BorderedMaxPooling2D)
+padded_max_pool = spec(layers.PaddedMaxPooling2D)
 average_pool = spec(keras_layers.AveragePooling2D, padding="same")
 
 # The stem of PyTorch's ResNets and DenseNets.
 TORCH_STEM = (
     conv(64, 7, 2, activation="relu"),
-    bordered_max_pool(3, 2, border=1),
+    padded_max_pool(3, 2, border=1),
 )
 
 

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_csp._validation import check_fraction, check_positive
 from keras_csp.detection.boxes import pairwise_iou
 from keras_csp.detection.decoding import decode, stride_of
-from keras_csp.layers.composite import check_positive, check_share
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
@@ -54,8 +54,10 @@ class Detections(keras.layers.Layer):
         super().__init__(**kwargs)
         self.anchors = dict(anchors)
         self.classes = check_positive("classes", classes)
-        self.score_threshold = check_share("score_threshold", score_threshold)
-        self.iou_threshold = check_share("iou_threshold", iou_threshold)
+        self.score_threshold = check_fraction(
+            "score_threshold", score_threshold
+        )
+        self.iou_threshold = check_fraction("iou_threshold", iou_threshold)
         self.max_detections = check_positive("max_detections", max_detections)
         self.candidates = check_positive("candidates", candidates)
         if candidates < max_detections:

@@ -15,9 +15,9 @@ import keras
 import numpy as np
 import safetensors
 
-from keras_csp import conversion
-from keras_csp.checkpoints.records import records
 from keras_csp.layers import ConvNormAct, CSPStage, SqueezeExcitation
+from keras_csp.layers import kernel_layout as conversion
+from keras_csp.weights.catalog import records
 
 _NORM = {
     "bn.weight": "gamma",

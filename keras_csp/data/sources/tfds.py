@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_csp.data import annotations
-from keras_csp.data.folders import TEST_SPLITS
 from keras_csp.data.reading import error_summary
+from keras_csp.data.sources import coco as annotations
+from keras_csp.data.sources.folder import TEST_SPLITS
 
 
 def builder_of(name, data_dir=None):
@@ -34,13 +34,13 @@ def builder_of(name, data_dir=None):
     return builder
 
 
-def read_labels(name, held_out, data_dir):
+def read_labels(name, validation_split, data_dir):
     """Both splits of a set with an image and a label.
 
     Args:
         name: of the set.
-        held_out: share of "train" that is the second split where none of the
-            usual names has labels.
+        validation_split: fraction of "train" that becomes the second split
+            where none of the usual names has labels.
         data_dir: TFDS's folder, None for its own.
 
     Returns:
@@ -78,12 +78,12 @@ def read_labels(name, held_out, data_dir):
         1 if features["image"].shape[-1] == 1 else 3,
         [
             (elements(split), builder.info.splits[split].num_examples)
-            for split in _both_splits(name, builder, held_out)
+            for split in _both_splits(name, builder, validation_split)
         ],
     )
 
 
-def _both_splits(name, builder, held_out):
+def _both_splits(name, builder, validation_split):
     splits = builder.info.splits
     if "train" not in splits:
         raise ValueError(
@@ -93,11 +93,11 @@ def _both_splits(name, builder, held_out):
         if test in splits and _has_labels(builder, test):
             return "train", test
     size = splits["train"].num_examples
-    kept = size - round(held_out * size)
+    kept = size - round(validation_split * size)
     if not 0 < kept < size:
         raise ValueError(
             f"The {size} images of the TFDS set {name!r} cannot be divided "
-            f"into two parts by held_out={held_out!r}"
+            f"into two parts by validation_split={validation_split!r}"
         )
     return f"train[:{kept}]", f"train[{kept}:]"
 

@@ -20,9 +20,9 @@ import math
 
 import keras
 
-from keras_csp.layers.composite import check_choice
-from keras_csp.text import aligned
-from keras_csp.tracing import trace
+from keras_csp._structure import trace
+from keras_csp._tables import aligned
+from keras_csp._validation import check_choice
 
 CONVENTIONS = ("darknet", "darknet-original", "torch")
 

@@ -16,8 +16,8 @@ import zlib
 import keras
 import numpy as np
 
-from keras_csp import runs
-from keras_csp.callbacks import TrainingState
+from keras_csp.training import run as runs
+from keras_csp.training.checkpoint import TrainingState
 
 # How messages of JAX's runtime begin, whatever their Python type: no type of
 # its own says that a host was lost.
@@ -25,15 +25,15 @@ _STATUS = re.compile(r"[A-Z][A-Z_]+: ")
 
 
 @contextlib.contextmanager
-def mistakes_in_one_line(program):
-    """As `runs.mistakes_in_one_line`, and a lost host in one line, too.
+def cli_errors(program):
+    """As `runs.cli_errors`, and a lost host in one line, too.
 
     Once the hosts have joined it ends the process at once: on its way out JAX
     would wait, up to five minutes, for hosts that are lost or that themselves
     wait for this one.
     """
     try:
-        with runs.mistakes_in_one_line(program), _lost_hosts():
+        with runs.cli_errors(program), _lost_hosts():
             yield
     except BaseException as error:
         if not _joined():
@@ -290,7 +290,7 @@ class Hosts:
         return share.take(batches).prefetch(tf.data.AUTOTUNE)
 
     def state(self, folder, log=None):
-        """A `keras_csp.callbacks.TrainingState` for the callbacks of all.
+        """A `TrainingState` for the callbacks of all hosts.
 
         Host 0 writes it, and every host restores from what it wrote: `folder`
         must pass `check_shared`.

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import pathlib
 
-from keras_csp.models.network import get_factory
+from keras_csp._registry import get_factory
 
 _FILE = pathlib.Path(__file__).with_name("published.csv")
 

@@ -5,12 +5,12 @@ import dataclasses
 import functools
 import pathlib
 
-from keras_csp import text
-from keras_csp.counting import build_and_count
+from keras_csp import _tables as text
+from keras_csp.analysis.cost import build_and_count
 from keras_csp.detection.detector import Detector
 from keras_csp.detection.necks import get_neck
 
-_FILE = pathlib.Path(__file__).with_name("published.csv")
+_FILE = pathlib.Path(__file__).with_name("detectors.csv")
 
 HEADER = (
     "head",

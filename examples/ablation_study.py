@@ -11,8 +11,10 @@ import json
 
 import numpy as np
 
-from keras_csp import text
-from keras_csp.layers.composite import check_choice
+from keras_csp import _tables as text
+from keras_csp._files import atomic_write
+from keras_csp._validation import check_choice
+from keras_csp.analysis.published import Published, published
 from keras_csp.models.peleenet import GAMMAS, PELEENET, csp_peleenet
 from keras_csp.models.resnet import (
     CSP_RESNET_10,
@@ -20,9 +22,7 @@ from keras_csp.models.resnet import (
     RESNET_10,
     RESNEXT_50,
 )
-from keras_csp.models.rows import Network
-from keras_csp.published import Published, published
-from keras_csp.writing import replacing
+from keras_csp.models.spec import Network
 
 # Base, CSP network, and what their widths are divided by.
 PAIRS = ((RESNET_10, CSP_RESNET_10, 2), (RESNEXT_50, CSP_RESNEXT_50, 4))
@@ -260,15 +260,15 @@ def write(folder, cells, title):
     rows = [HEADER, *table(made)]
     lines = text.markdown(rows, right=range(1, len(HEADER)))
     with (
-        replacing(folder / "ablation.csv") as part,
+        atomic_write(folder / "ablation.csv") as part,
         part.open("w", encoding="utf-8", newline="") as file,
     ):
         csv.writer(file, lineterminator="\n").writerows(rows)
-    with replacing(folder / "ablation.md") as part:
+    with atomic_write(folder / "ablation.md") as part:
         explained = "spread: standard deviation over the seeds; gain: points."
         content = [title, "", *lines, "", explained, ""]
         part.write_text("\n".join(content), encoding="utf-8")
-    with replacing(folder / "ablation.png") as part:
+    with atomic_write(folder / "ablation.png") as part:
         draw(part, made)
 
 

@@ -5,7 +5,7 @@ import re
 
 import keras
 
-from keras_csp.tracing import trace
+from keras_csp._structure import trace
 
 # Divides by every stride in use, so that a ratio of sides is the stride.
 _PROBE_SIDE = 256

@@ -8,10 +8,10 @@ import pathlib
 import sys
 import warnings
 
-from keras_csp.writing import replacing
+from keras_csp._files import atomic_write
 
 
-def positive(text):
+def positive_int(text):
     """A positive integer, as `type` of an argument of `argparse`."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"not a positive number: {text!r}")
@@ -19,7 +19,7 @@ def positive(text):
 
 
 @contextlib.contextmanager
-def mistakes_in_one_line(program, resumes=True):
+def cli_errors(program, resumes=True):
     """Ends the program with its name and the message of an error of the block.
 
     Of errors that come from what the program was given; others are defects,
@@ -44,18 +44,18 @@ def mistakes_in_one_line(program, resumes=True):
 
 def write_json(path, content):
     """Writes `content` to `path` as JSON, whole or not at all."""
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         text = json.dumps(content, indent=2) + "\n"
         part.write_text(text, encoding="utf-8")
 
 
 def save_model(path, model):
     """`model.save(path)`, whole or not at all."""
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         model.save(part)
 
 
-def remember(folder, arguments, recipe=None, free=()):
+def save_run_args(folder, arguments, recipe=None, free=()):
     """Writes the arguments of a run to `run.json`, made with its folder.
 
     Called again it compares them: a run goes on with the arguments that it
@@ -131,7 +131,7 @@ def draw_curves(path, history, title=""):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=110)
 
 
@@ -155,7 +155,7 @@ def draw_accuracies(path, results):
     axes.set(xlabel="epoch", ylabel="test accuracy")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=110)
 
 

@@ -1,12 +1,12 @@
 """A row becomes a `keras.Model`: the contract of keras.applications, once."""
 
-import difflib
 import inspect
 
 import keras
 
-from keras_csp import checkpoints
-from keras_csp.layers.composite import check_positive
+from keras_csp import weights as weight_files
+from keras_csp._registry import register_factory
+from keras_csp._validation import check_positive
 from keras_csp.layers.initialization import kernels_replaced
 
 MINIMUM_SIZE = 32
@@ -50,8 +50,6 @@ Raises:
     keras_csp.weights.DownloadError: the hub did not deliver.
 """
 
-_FACTORIES = {}
-
 
 def factory(row, variants=None):
     """The function that builds `row`; it is registered by the row's name.
@@ -94,7 +92,7 @@ def factory(row, variants=None):
         )
 
     _describe(build, row, variants)
-    _FACTORIES[row.name] = build
+    register_factory(row.name, build)
     return build
 
 
@@ -120,32 +118,9 @@ def _imagenet(row):
             f"and loaded is {row.pretrained.name}, with PyTorch's leaky slope "
             "of 0.01 and timm's CSP stages."
         )
-    if checkpoints.record_of(row.name):
+    if weight_files.record_of(row.name):
         return "They were trained with this very network."
     return f"There are none for {row.name}, and this raises."
-
-
-def list_models():
-    """The names of the factories, sorted."""
-    return sorted(_FACTORIES)
-
-
-def get_factory(name):
-    """The factory of this name.
-
-    Raises:
-        ValueError: no such factory; the message lists the closest names.
-    """
-    if name in _FACTORIES:
-        return _FACTORIES[name]
-    lower = {known.lower(): known for known in _FACTORIES}
-    close = difflib.get_close_matches(str(name).lower(), lower, n=3)
-    hint = ", ".join(lower[match] for match in close)
-    raise ValueError(
-        f"There is no network named {name!r}. "
-        + (f"Did you mean {hint}? " if hint else "")
-        + "keras_csp.list_models() names all of them."
-    )
 
 
 def build_network(
@@ -161,7 +136,7 @@ def build_network(
 ):
     """Builds a `rows.Network`; the arguments are those of the factories."""
     _check_data_format()
-    row, source = checkpoints.choose(row, weights)
+    row, source = weight_files.choose(row, weights)
     _check_pooling(pooling)
     check_positive("classes", classes)
     x = inputs = _input(row, input_tensor, input_shape, include_top)
@@ -181,7 +156,7 @@ def build_network(
         inputs = sources[0] if len(sources) == 1 else sources
     model = keras.Model(inputs, x, name=name or row.name.lower())
     if source is not None:
-        checkpoints.load(source, model)
+        weight_files.load(source, model)
     return model
 
 

@@ -1,0 +1,1 @@
+"""Networks counted, beside what is published of them."""

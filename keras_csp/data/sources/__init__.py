@@ -1,0 +1,1 @@
+"""What a data set is read from: folders, COCO's JSON, TFDS."""

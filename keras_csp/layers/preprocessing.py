@@ -1,0 +1,234 @@
+"""What a network needs of its images travels with it, as its first layer."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_csp._validation import check_choice, check_positive
+
+RESIZINGS = ("crop", "letterbox", "stretch")
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSpec:
+    """How a photograph becomes a network's input, and the names of its classes.
+
+    x = (pixels / 255 - mean) / std of the photograph, brought to `size`. The
+    network itself subtracts `mean` and divides by `std`, in its first layer,
+    `Preprocessing`: it takes pixels in [0, 1].
+
+    Attributes:
+        size: (height, width) in pixels. None (default): any size.
+        mean, std: of pixels in [0, 1], one number for all channels or one for
+            each. Default 0 and 1.
+        resize: how a photograph is brought to `size`. "crop" (default): the
+            rectangle in its middle, of the aspect ratio of `size`.
+            "letterbox": all of it, with grey bars. "stretch": all of it, each
+            side on its own, as Darknet does.
+        crop: fraction of the largest such rectangle that "crop" keeps, of each
+            side, above 0 and at most 1. Default 1.
+        interpolation: "bilinear" (default) or "bicubic".
+        class_names: names in the order of the outputs. None (default): not
+            known.
+
+    Raises ValueError for a value out of range.
+    """
+
+    size: tuple | None = None
+    mean: tuple = (0.0,)
+    std: tuple = (1.0,)
+    resize: str = "crop"
+    crop: float = 1.0
+    interpolation: str = "bilinear"
+    class_names: tuple | None = None
+
+    def __post_init__(self):
+        # The fields of a frozen dataclass are set by this one way only.
+        def put(name, value):
+            object.__setattr__(self, name, value)
+
+        put("size", _size(self.size))
+        put("mean", _numbers("mean", self.mean))
+        put("std", _numbers("std", self.std))
+        if min(self.std) <= 0:
+            raise ValueError(f"`std` must be positive. Received: {self.std}")
+        check_choice("resize", self.resize, RESIZINGS)
+        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        if isinstance(self.crop, bool) or not 0 < self.crop <= 1:
+            raise ValueError(
+                "`crop` must be above 0 and at most 1. Received: "
+                f"crop={self.crop!r}"
+            )
+        put("crop", float(self.crop))
+        put("class_names", _names(self.class_names))
+
+    def replace(self, **changes):
+        """The same with other values."""
+        return dataclasses.replace(self, **changes)
+
+    def get_config(self):
+        return dataclasses.asdict(self)
+
+
+@keras.saving.register_keras_serializable(package="keras_csp")
+class Preprocessing(keras.layers.Layer):
+    """y = (x - mean) / std: the first layer, which holds the `ImageSpec`.
+
+    Args:
+        spec: an `ImageSpec`, or its fields as a dict.
+
+    Shapes: `(batch, height, width, channels)`, pixels in [0, 1], to the same.
+    Computes in float32 and returns the layer's own floating type.
+    Raises ValueError at build where `mean` or `std` has neither one number nor
+    one for each channel.
+    """
+
+    def __init__(self, spec, **kwargs):
+        # Half precision would round the pixels before the mean is subtracted.
+        super().__init__(autocast=False, **kwargs)
+        self.spec = spec if isinstance(spec, ImageSpec) else ImageSpec(**spec)
+
+    def build(self, input_shape):
+        for name in ("mean", "std"):
+            values = getattr(self.spec, name)
+            if len(values) not in (1, input_shape[-1]):
+                raise ValueError(
+                    f"`{name}` must have one number, or one for each of the "
+                    f"{input_shape[-1]} channels. Received: {name}={values}"
+                )
+
+    def call(self, x):
+        x = ops.cast(x, "float32")
+        mean, std = np.float32(self.spec.mean), np.float32(self.spec.std)
+        if mean.any():
+            x = x - mean
+        if (std != 1).any():
+            # Not a division, which has no form of 8 bits in TFLite.
+            x = x * (1 / std)
+        return ops.cast(x, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        config = super().get_config()
+        return {**config, "spec": self.spec.get_config()}
+
+
+def image_spec(model):
+    """The `ImageSpec` of a model, None for one that has none.
+
+    Its `size` is that of the model's input, where that is fixed; its
+    `class_names` are None where the model has another number of classes, e.g.
+    since it has got a new classifier.
+
+    Args:
+        model: a `keras.Model`, of this package or built upon one of it.
+    """
+    layer = _find(model)
+    if layer is None:
+        return None
+    spec, shape = layer.spec, model.input_shape
+    if isinstance(shape, tuple) and None not in shape[1:3]:
+        spec = spec.replace(size=shape[1:3])
+    outputs = _outputs(model)
+    if spec.class_names and outputs not in (None, len(spec.class_names)):
+        spec = spec.replace(class_names=None)
+    return spec
+
+
+def with_image_spec(model, spec=None, **changes):
+    """`model` with another `ImageSpec`: a new model of the same layers.
+
+    Args:
+        model: a functional `keras.Model` with one image input.
+        spec: an `ImageSpec`. Default: the model's own.
+        **changes: fields of it with other values.
+
+    Returns:
+        A model that shares all layers, and so all weights, with `model`,
+        except for the first, `Preprocessing`, which is new.
+
+    Raises:
+        ValueError: a model that is not functional or has several inputs, or a
+            value out of range.
+    """
+    if not isinstance(model, keras.Model) or not isinstance(
+        getattr(model, "input_shape", None), tuple
+    ):
+        raise ValueError(
+            "`model` must be a functional keras.Model with one image input. "
+            f"Received: {model!r} of type {type(model).__name__}"
+        )
+    spec = (spec or image_spec(model) or ImageSpec()).replace(**changes)
+    old = next((x for x in model.layers if isinstance(x, Preprocessing)), None)
+    if old is None:
+        image = keras.Input(shape=model.input_shape[1:], name="image")
+        x = Preprocessing(spec, name="preprocessing")(image)
+        return keras.Model(image, model(x), name=model.name)
+    new = Preprocessing(spec, name=old.name, dtype=old.dtype_policy)
+    return keras.models.clone_model(
+        model, clone_function=lambda layer: new if layer is old else layer
+    )
+
+
+def _find(model):
+    """The `Preprocessing` layer of a model, or of a model inside it."""
+    for layer in model.layers:
+        if isinstance(layer, Preprocessing):
+            return layer
+        if isinstance(layer, keras.Model) and (found := _find(layer)):
+            return found
+    return None
+
+
+def _outputs(model):
+    """How many classes a model tells apart, None where that is not known."""
+    if hasattr(model, "classes"):
+        return model.classes
+    shape = model.output_shape
+    return shape[-1] if isinstance(shape, tuple) and len(shape) == 2 else None
+
+
+def _size(size):
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2:
+        raise ValueError(
+            f"`size` must be (height, width). Received: size={size!r}"
+        )
+    return tuple(check_positive("size", side) for side in pair)
+
+
+def _numbers(name, values):
+    try:
+        values = tuple(map(float, np.ravel(values)))
+    except (TypeError, ValueError):
+        values = ()
+    if not values or not np.isfinite(values).all():
+        raise ValueError(
+            f"`{name}` must be a finite number for all channels, or one for "
+            f"each. Received: {name}={values!r}"
+        )
+    return values
+
+
+def _names(names):
+    if names is None:
+        return None
+    good = not isinstance(names, str) and all(
+        isinstance(name, str) and name and "\n" not in name for name in names
+    )
+    if not good or not len(names):
+        raise ValueError(
+            "`class_names` must be a list of names, each one line of text. "
+            f"Received: class_names={names!r}"
+        )
+    return tuple(names)
