@@ -21,6 +21,11 @@ from keras_csp.analysis.cost import Count, count  # noqa: E402
 from keras_csp.analysis.published import Published, published  # noqa: E402
 from keras_csp.analysis.ten_crop import evaluate_ten_crop  # noqa: E402
 from keras_csp.detection import Detector  # noqa: E402
+from keras_csp.layers import (  # noqa: E402
+    ImageSpec,
+    image_spec,
+    with_image_spec,
+)
 from keras_csp.models import *  # noqa: E402, F403
 from keras_csp.models.features import feature_extractor  # noqa: E402
 from keras_csp.preprocessing import (  # noqa: E402
@@ -33,6 +38,7 @@ from keras_csp.weights import list_weights  # noqa: E402
 __all__ = [
     "Count",
     "Detector",
+    "ImageSpec",
     "Published",
     "__version__",
     "count",
@@ -41,6 +47,7 @@ __all__ = [
     "detection",
     "evaluate_ten_crop",
     "feature_extractor",
+    "image_spec",
     "layers",
     "list_weights",
     "models",
@@ -49,5 +56,6 @@ __all__ = [
     "recipes",
     "training",
     "weights",
+    "with_image_spec",
 ]
 __all__ += models.__all__

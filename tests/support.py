@@ -74,7 +74,10 @@ def unit_weights(unit):
     return [by_name[name] for name in names]
 
 
-EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+TESTS = pathlib.Path(__file__).parent
+ROOT = TESTS.parent
+GOLDEN = TESTS / "golden"
+EXAMPLES = ROOT / "examples"
 
 
 def load_example(name):
@@ -83,6 +86,13 @@ def load_example(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def check_quickstart_outputs(folder):
+    names = {path.name for path in folder.iterdir()}
+    assert {"model.keras", "model.tflite", "result.png"} <= names
+    assert (folder / "result.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "result.png").stat().st_size > 10_000
 
 
 def run_python(code, *arguments, **environment):

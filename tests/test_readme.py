@@ -13,9 +13,8 @@ import pytest
 import timm_weights
 from fake_hub import fake_hub
 from safetensors.numpy import save_file
-from support import EXAMPLES, run_python
-from test_quickstart import check_outputs
-from test_timm import tensors
+from support import EXAMPLES, check_quickstart_outputs, run_python
+from timm_weights import tensors
 
 import keras_csp
 
@@ -51,7 +50,7 @@ def test_quickstart_and_deployment_block_run(tmp_path):
     accuracy = re.search(r"test accuracy: ([\d.]+) %", said)
     assert float(accuracy[1]) >= 97
     folder = tmp_path / "runs" / "quickstart"
-    check_outputs(folder)
+    check_quickstart_outputs(folder)
     (code,) = DEPLOYMENT
     said = run([sys.executable, "-c", code]).stdout
     agreement = float(re.search(r"of 360 samples ([\d.]+) % agree", said)[1])

@@ -4,11 +4,16 @@ Used alike by golden/make_timm_outputs.py, where timm is installed, and by the
 tests, where it need not be.
 """
 
+import functools
+import gzip
+import json
 import zlib
 
 import numpy as np
+from support import GOLDEN
 
 PHOTOS = ("chelsea.png", "astronaut.png", "coffee.png")
+SMALLEST = "cs3darknet_focus_s"
 SIDE = 128  # of the images compared
 
 
@@ -48,3 +53,22 @@ def noise(channels=3):
     """(2, SIDE, SIDE, channels) in [0, 1): photographs may not be at hand."""
     shape = (2, SIDE, SIDE, channels)
     return np.random.default_rng(0).random(shape, dtype="float32")
+
+
+@functools.cache
+def tensors():
+    """{network: {key: shape}} as timm has them."""
+    text = gzip.decompress((GOLDEN / "timm_tensors.json.gz").read_bytes())
+    return json.loads(text)["tensors"]
+
+
+@functools.cache
+def outputs():
+    return dict(np.load(GOLDEN / "timm_outputs.npz"))
+
+
+def assert_equal_to_timm(y, name, kind):
+    """Every fourth logit, to 1e-4 of the largest."""
+    expected = outputs()[f"{name}/{kind}"]
+    error = np.abs(np.asarray(y)[:, ::4] - expected).max()
+    assert error <= 1e-4 * np.abs(expected).max()

@@ -13,6 +13,12 @@ from keras_csp.layers.pooling import (
     PaddedMaxPooling2D,
     SpatialPyramidPooling,
 )
+from keras_csp.layers.preprocessing import (
+    ImageSpec,
+    Preprocessing,
+    image_spec,
+    with_image_spec,
+)
 from keras_csp.layers.residual import Res2Conv, ResidualBlock
 from keras_csp.layers.units import ConvNormAct, NormAct, Transition
 from keras_csp.layers.yolo import YoloBoxes
@@ -26,10 +32,12 @@ __all__ = [
     "Elastic",
     "FusionNode",
     "GroupedConv2D",
+    "ImageSpec",
     "Maxout",
     "NormAct",
     "PaddedMaxPooling2D",
     "Parallel",
+    "Preprocessing",
     "PyramidFusion",
     "Res2Conv",
     "ResidualBlock",
@@ -39,4 +47,6 @@ __all__ = [
     "Transition",
     "TwoWayDenseLayer",
     "YoloBoxes",
+    "image_spec",
+    "with_image_spec",
 ]

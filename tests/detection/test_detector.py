@@ -2,12 +2,11 @@
 
 import importlib.util
 import json
-import pathlib
 
 import keras
 import numpy as np
 import pytest
-from support import randomize, run_python, tiny_backbone
+from support import TESTS, randomize, run_python, tiny_backbone
 
 import keras_csp
 from keras_csp.detection import Detector, YoloLoss
@@ -200,7 +199,7 @@ assert lengths == {16, 32}, lengths
 def test_jax_compiles_one_program_for_many_numbers_of_boxes(tmp_path):
     """Without a change of what the rows of padding say."""
     pytest.importorskip("jax")
-    path = pathlib.Path(__file__).parent
+    path = TESTS
     run_python(ROUNDED, KERAS_BACKEND="jax", PYTHONPATH=str(path), **QUICK_JAX)
 
 

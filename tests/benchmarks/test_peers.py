@@ -2,7 +2,6 @@
 
 import csv
 import importlib.util
-import pathlib
 import sys
 
 import pytest
@@ -17,11 +16,11 @@ from peers_lib.progress import guessed
 from peers_lib.report import Report, ranked
 from peers_lib.store import Record, Store
 from peers_lib.summary import Summary
+from support import TESTS
 
 import keras_csp
 from keras_csp.analysis.detectors import published_detectors
 
-TESTS = pathlib.Path(__file__).parent
 HERE = Interpreter(sys.executable, {"keras": "3", "numpy": "2"})
 RULES = Rules(rounds=3, seconds=0.0, patience=20.0)
 

@@ -31,10 +31,10 @@ from gpu_parts import (
 )
 from gpu_parts.rows import COLUMNS, Tables
 from PIL import Image
+from support import TESTS
 
 import keras_csp
 
-TESTS = pathlib.Path(__file__).parent
 ROOT = TESTS.parent
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 MACHINE_HAS = {"numpy", "ml-dtypes"}  # JAX requires them

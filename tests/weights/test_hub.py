@@ -12,7 +12,7 @@ import timm_weights
 from fake_hub import COMMIT, fake_hub
 from safetensors.numpy import save_file
 from support import run_python
-from test_timm import SMALLEST, assert_equal_to_timm, tensors
+from timm_weights import SMALLEST, assert_equal_to_timm, tensors
 
 import keras_csp
 

@@ -7,7 +7,6 @@ class scores of [yolo] below 0.2.
 """
 
 import gc
-import pathlib
 import sys
 import warnings
 
@@ -15,12 +14,13 @@ import darknet_reference as reference
 import keras
 import numpy as np
 import pytest
+from support import GOLDEN
 
 import keras_csp
 from keras_csp import darknet
 from keras_csp.darknet import cfg, layers, plan
 
-sys.path.insert(0, str(pathlib.Path(__file__).with_name("golden")))
+sys.path.insert(0, str(GOLDEN))
 from make_darknet_layers import CFGS
 
 TEXTS = reference.author_cfgs()

@@ -1,11 +1,9 @@
 """timm's checkpoints against what the real timm answered, and its files."""
 
-import functools
 import gzip
 import importlib.util
 import json
 import logging
-import pathlib
 import subprocess
 import sys
 
@@ -14,23 +12,10 @@ import numpy as np
 import pytest
 import timm_weights
 from safetensors.numpy import save_file
+from support import GOLDEN
+from timm_weights import SMALLEST, assert_equal_to_timm, tensors
 
 import keras_csp
-
-GOLDEN = pathlib.Path(__file__).with_name("golden")
-SMALLEST = "cs3darknet_focus_s"
-
-
-@functools.cache
-def tensors():
-    """{network: {key: shape}} as timm has them."""
-    text = gzip.decompress((GOLDEN / "timm_tensors.json.gz").read_bytes())
-    return json.loads(text)["tensors"]
-
-
-@functools.cache
-def outputs():
-    return dict(np.load(GOLDEN / "timm_outputs.npz"))
 
 
 def write(path, name, **changed):
@@ -48,13 +33,6 @@ def smallest(tmp_path_factory):
     path = tmp_path_factory.mktemp("timm") / "model.safetensors"
     write(path, SMALLEST)
     return path
-
-
-def assert_equal_to_timm(y, name, kind):
-    """Every fourth logit, to 1e-4 of the largest."""
-    expected = outputs()[f"{name}/{kind}"]
-    error = np.abs(np.asarray(y)[:, ::4] - expected).max()
-    assert error <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", tensors())

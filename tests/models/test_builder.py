@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support import (
     SMALL,
+    TESTS,
     assert_every_weight_gets_a_gradient,
     randomize,
     run_python,
@@ -168,7 +169,6 @@ for name, row in SMALL.items():
 
 def test_files_come_back_in_a_new_process(tmp_path, rng):
     """.keras, .weights.h5, and the latter without the classifier."""
-    import pathlib
 
     expected = {}
     for name, row in SMALL.items():
@@ -182,7 +182,7 @@ def test_files_come_back_in_a_new_process(tmp_path, rng):
         end = model.layers.index(pooled[0]) if pooled else len(last)
         features = keras.Model(model.input, model.layers[end - 1].output)
         expected[name] = np.asarray(model(x)), np.asarray(features(x))
-    run_python(RELOAD, tmp_path, pathlib.Path(__file__).parent)
+    run_python(RELOAD, tmp_path, TESTS)
     for name, (predictions, features) in expected.items():
         answer = np.load(tmp_path / f"{name}_reloaded.npz")
         np.testing.assert_array_equal(answer["whole"], predictions)

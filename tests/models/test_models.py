@@ -1,11 +1,14 @@
 """The full networks, against the authors' files and other people's code."""
 
-import pathlib
-
 import keras
 import numpy as np
 import pytest
-from support import assert_every_weight_gets_a_gradient, randomize, run_python
+from support import (
+    GOLDEN,
+    assert_every_weight_gets_a_gradient,
+    randomize,
+    run_python,
+)
 
 import keras_csp
 from keras_csp._structure import trace
@@ -15,7 +18,7 @@ from keras_csp.training import recipes
 
 def authors_layers():
     """{factory: lines of facts} of the authors' cfg files."""
-    path = pathlib.Path(__file__).with_name("golden") / "darknet_layers.txt"
+    path = GOLDEN / "darknet_layers.txt"
     networks = {}
     for line in path.read_text().splitlines():
         if line.startswith("["):

@@ -5,6 +5,7 @@ import os
 import pathlib
 
 import pytest
+from support import ROOT
 
 from keras_csp.__main__ import main
 from keras_csp.analysis.detectors import (
@@ -13,7 +14,7 @@ from keras_csp.analysis.detectors import (
     render,
 )
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+README = ROOT / "README.md"
 
 
 @pytest.fixture(scope="module")

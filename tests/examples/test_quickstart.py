@@ -4,7 +4,7 @@ import re
 import sys
 
 import pytest
-from support import load_example
+from support import check_quickstart_outputs, load_example
 
 
 @pytest.fixture(scope="module")
@@ -17,13 +17,6 @@ def run(quickstart, monkeypatch, *arguments):
     quickstart.main()
 
 
-def check_outputs(folder):
-    names = {path.name for path in folder.iterdir()}
-    assert {"model.keras", "model.tflite", "result.png"} <= names
-    assert (folder / "result.png").read_bytes().startswith(b"\x89PNG")
-    assert (folder / "result.png").stat().st_size > 10_000
-
-
 def test_short_run(quickstart, monkeypatch, tmp_path, capsys):
     run(
         quickstart,
@@ -31,7 +24,7 @@ def test_short_run(quickstart, monkeypatch, tmp_path, capsys):
         *("--model", "CSPDenseNetbReference", "--epochs", "1"),
         *("--output", tmp_path / "out"),
     )
-    check_outputs(tmp_path / "out")
+    check_quickstart_outputs(tmp_path / "out")
     out = capsys.readouterr().out
     assert "1437 training and 360 test images of 10 classes" in out
     assert "reloaded in a new process" in out
@@ -49,7 +42,7 @@ def test_real_folders(name, quickstart, monkeypatch, tmp_path, shared_data):
         *("--size", 32, "--epochs", 1, "--output", tmp_path),
         *("--model", "CSPDenseNetbReference"),
     )
-    check_outputs(tmp_path)
+    check_quickstart_outputs(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,15 @@
 """Every network counted against the paper: the numbers of the README."""
 
 import csv
-import pathlib
 
 import pytest
+from support import ROOT
 
 import keras_csp
 from keras_csp.analysis.published import published_rows
 from keras_csp.analysis.table import render, table_rows
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+README = ROOT / "README.md"
 # Rows whose published numbers come from another definition or count; each
 # has its reason in a footnote of the table. (params, BFLOPs), relative.
 EXCEPTIONS = {

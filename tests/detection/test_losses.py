@@ -6,7 +6,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from test_boxes import formulas
+from box_formulas import formulas
 
 from keras_csp.detection import BOX_LOSSES, YoloLoss
 
