@@ -22,7 +22,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 from gpu_parts import carry, jobs, rows
 from gpu_parts.driver import Runner
 
-from keras_csp.training.run import positive
+from keras_csp.training.run import positive_int
 
 PARTS = ("checks", "speed", "ablation", "page", "carry")
 # Seconds of each part, where --minutes says nothing.
@@ -155,14 +155,17 @@ def parse():
         help="to train, e.g. PeleeNet CSPPeleeNet; default all",
     )
     parser.add_argument(
-        "--seeds", type=positive, default=2, help="of each network; default 2"
+        "--seeds",
+        type=positive_int,
+        default=2,
+        help="of each network; default 2",
     )
     parser.add_argument(
-        "--cells", type=positive, help="to train at most; default all"
+        "--cells", type=positive_int, help="to train at most; default all"
     )
     parser.add_argument(
         "--processes",
-        type=positive,
+        type=positive_int,
         default=max(1, (os.cpu_count() or 2) // 2),
         help="that share the device; default half the cores",
     )

@@ -47,7 +47,7 @@ from peers_lib.summary import Summary
 
 from keras_csp.analysis import published
 from keras_csp.analysis.detectors import published_detectors
-from keras_csp.training.run import cli_errors, positive
+from keras_csp.training.run import cli_errors, positive_int
 
 HERE = pathlib.Path(__file__).parent
 
@@ -190,14 +190,14 @@ def parse(arguments=None):
         help="default: all of " + ", ".join(titles), metavar="NETWORK")
     add("--pairs", nargs="+", choices=pairs, default=pairs, metavar="PAIR",
         help="CSP networks of savings; default: all of " + ", ".join(pairs))
-    add("--size", type=positive, default=224, help="of images; default 224")
-    add("--saving-sizes", type=positive, nargs="*", metavar="SIZE",
+    add("--size", type=positive_int, default=224, help="of images; default 224")
+    add("--saving-sizes", type=positive_int, nargs="*", metavar="SIZE",
         default=plan.SAVING_SIZES,
         help="besides the published one; default 128 320")
     add("--timm-python", metavar="PATH",
         help="interpreter with timm; default: this one")
-    add("--threads", type=positive, help="default: all cores")
-    add("--rounds", type=positive, default=3, help="default 3")
+    add("--threads", type=positive_int, help="default: all cores")
+    add("--rounds", type=positive_int, default=3, help="default 3")
     add("--seconds", type=float, default=0.4,
         help="of a contender's turn; at least one run; default 0.4")
     add("--patience", type=float, default=300,

@@ -34,7 +34,7 @@ from peers_lib.networks import NETWORKS
 from result_files import RESULTS, cells, write_csv, write_page
 
 from keras_csp._tables import markdown
-from keras_csp.training.run import cli_errors, positive
+from keras_csp.training.run import cli_errors, positive_int
 
 FIELDS = ("network", "engine", "operation", "ms", "share", "calls")
 FACTORIES = [network.factory for network in NETWORKS]
@@ -142,8 +142,8 @@ def parse():
     add("--networks", nargs="+", metavar="NETWORK", default=FACTORIES,
         choices=keras_csp.list_models(),
         help="default: the five of peers.py")
-    add("--size", type=positive, default=224, help="of images; default 224")
-    add("--threads", type=positive, default=os.cpu_count(),
+    add("--size", type=positive_int, default=224, help="of images; default 224")
+    add("--threads", type=positive_int, default=os.cpu_count(),
         help="default: all cores")
     add("--least", type=float, default=0.02,
         help="share of the time from which on it is listed; default 0.02")

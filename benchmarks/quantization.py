@@ -36,7 +36,7 @@ from result_files import RESULTS, cells, read_csv, write_csv, write_page
 from keras_csp import detection, export
 from keras_csp._tables import markdown
 from keras_csp.data import load_classification, load_detection
-from keras_csp.training.run import cli_errors, positive
+from keras_csp.training.run import cli_errors, positive_int
 
 KINDS = ("float32", "int8")
 FIELDS = (
@@ -228,16 +228,16 @@ def parse():
         help="of a classifier: digits (default), FOLDER or tfds:NAME")
     add("--train", help="of a detector: COCO JSON that sets the ranges")
     add("--test", help="of a detector: COCO JSON to be measured on")
-    add("--size", type=positive, default=320,
+    add("--size", type=positive_int, default=320,
         help="of a detector's images; default 320")
     add("--name", help="in the table; default: the model's")
     add("--title", help="of the data in the table; default: --data")
-    add("--representative", type=positive, default=100,
+    add("--representative", type=positive_int, default=100,
         help="training images that set the ranges; default 100")
     add("--calibration", choices=("minmax", "mse"), default="minmax",
         help="as of keras_csp.export.to_tflite; default minmax")
-    add("--rounds", type=positive, default=30, help="timed; default 30")
-    add("--threads", type=positive, default=os.cpu_count(),
+    add("--rounds", type=positive_int, default=30, help="timed; default 30")
+    add("--threads", type=positive_int, default=os.cpu_count(),
         help="of LiteRT; default: all cores")
     add("--output", type=pathlib.Path, default=RESULTS,
         help="folder; default: results beside this script")
