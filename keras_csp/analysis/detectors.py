@@ -36,15 +36,12 @@ class PublishedDetector:
         head: the name as printed.
         arguments: of `Detector`.
         box_loss: of `YoloLoss`, where it is a part of the row.
-        global_fusion, exact_fusion: the paper's marks.
         bflops: cost; fps: on a GTX 1080 Ti; ap, ap50, ap75: percent.
     """
 
     head: str
     arguments: dict
     box_loss: str | None
-    global_fusion: bool
-    exact_fusion: bool
     bflops: float
     fps: int
     ap: float
@@ -88,6 +85,8 @@ def render(rows, markdown=False):
 
 def _published(record):
     arguments = {"neck": record["neck"]}
+    if record["levels"]:
+        arguments["levels"] = tuple(record["levels"].split())
     if record["attention"]:
         arguments["attention"] = record["attention"]
     if record["spp"] == "1":
@@ -96,11 +95,14 @@ def _published(record):
         head=record["head"],
         arguments=arguments,
         box_loss=record["box_loss"] or None,
-        global_fusion=record["global_fusion"] == "1",
-        exact_fusion=record["exact_fusion"] == "1",
         fps=int(record["fps"]),
         **{key: float(record[key]) for key in ("bflops", "ap", "ap50", "ap75")},
     )
+
+
+def _provenance(arguments):
+    """ "exact" or "inferred"."""
+    return get_neck(**arguments).provenance.split()[0].rstrip(":.").lower()
 
 
 def _cells(row):
@@ -111,7 +113,7 @@ def _cells(row):
     return (
         printed.head,
         arguments,
-        get_neck(printed.arguments["neck"]).status,
+        _provenance(printed.arguments),
         f"{row.params_millions:.2f}",
         f"{row.bflops:.3f}",
         f"{printed.bflops:.3f}",

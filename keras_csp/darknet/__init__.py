@@ -1,7 +1,7 @@
 """Networks from Darknet's .cfg and .weights files, and back.
 
-    model = keras_csp.darknet.load("yolov4.cfg", "yolov4.weights")
-    boxes = model.predict(images)      # one array for each [yolo]
+    detector = keras_csp.darknet.load("yolov4.cfg", "yolov4.weights")
+    found = detector.predict(images)["boxes"]
 
 Pixels are expected in [0, 1], in RGB order, as Darknet feeds them.
 """
@@ -25,48 +25,87 @@ __all__ = ["is_backbone", "load", "load_weights", "save_weights"]
 _LOGGER = logging.getLogger("keras_csp")
 
 
-def load(cfg, weights=None, input_shape=None):
+def load(cfg, weights=None, input_shape=None, class_names=None):
     """The network of a Darknet .cfg file, with the weights of a file.
 
     Args:
         cfg: path of a .cfg file, a classifier's or a detector's with [yolo]
             sections.
-        weights: path of its .weights file, or of a backbone `*.conv.NN` that
-            holds the layers 0 to NN - 1, the rest staying new, which a
-            warning of the "keras_csp" logger says. None (default): random
+        weights: path of its .weights file, or of one cut after layer NN - 1
+            and called `*.NN` (`darknet53.conv.74`); the rest stays new, which
+            a warning of the "keras_csp" logger says. None (default): random
             initialisation.
-        input_shape: (height, width, channels) instead of those in [net]. For
-            a cfg without [yolo] the sides may be None: any size.
+        input_shape: (height, width, channels) instead of those in [net]; the
+            sides may be None: any size (of a detector, any that its strides
+            divide).
+        class_names: a list of names, or the path of a text file with one a
+            line, e.g. coco.names. Default: none known.
 
     Returns:
-        A `keras.Model` named after the file; its layers are named
-        `convolutional_0`, `route_3` ... with Darknet's indexes. A detector
-        has a list of outputs, one for each [yolo] in the order of the file,
-        of the shape (batch, boxes, 5 + classes): see
-        `keras_csp.layers.YoloBoxes`. Any other network has the output of its
-        last layer.
+        A functional model named after the file; its layers are named
+        `convolutional_0`, `route_3` ... with Darknet's indexes. A
+        `keras_csp.Detector` where there are [yolo] sections; any other
+        network has the output of its last layer.
 
     Raises:
         ValueError: the cfg has a fault, or asks for what is not supported
             (the file, the line and the section are named); the weights do not
-            belong to it.
+            belong to it; or names that are not as many as its classes.
     """
     sections = read(cfg)
     _check_shape(input_shape)
     plan = make_plan(sections, input_shape)
-    if input_shape and None in input_shape and plan.is_detector:
-        raise ValueError(
-            f"{plan.source} has [yolo] sections, whose boxes are relative to "
-            "the image, so its height and width must be given. Received: "
-            f"input_shape={input_shape}"
-        )
     shape = tuple(input_shape or plan.input_shape)
+    if None in shape and plan.is_detector:
+        _check_strides(plan)
+    names = _class_names(class_names, plan)
     complete = weights is not None and not is_backbone(weights)
     with kernels_replaced(complete):
-        model = build(plan, shape, pathlib.Path(os.fsdecode(cfg)).stem)
+        stem = pathlib.Path(os.fsdecode(cfg)).stem
+        model = build(plan, shape, stem, names)
     if weights is not None:
         _log_left(model, weights, load_weights(model, weights))
     return model
+
+
+def _check_strides(plan):
+    for index in plan.outputs:
+        stride = plan.steps[index].arguments["stride"]
+        if not all(isinstance(side, int) for side in stride):
+            raise ValueError(
+                f"{plan.source}: open sides need a size in [net] that the "
+                f"stride of each [yolo] divides. Received: {stride[0]:g} x "
+                f"{stride[1]:g} pixels for a position"
+            )
+
+
+def _class_names(given, plan):
+    """The names of the classes as a tuple, None where none are given."""
+    if given is None:
+        return None
+    names, source = given, "class_names"
+    if isinstance(given, (str, os.PathLike)):
+        source = os.fsdecode(given)
+        names = _lines(source)
+    names = tuple(names)
+    last = plan.steps[plan.outputs[0]]
+    classes = last.arguments["classes"] if plan.is_detector else last.shape[-1]
+    if len(names) != classes:
+        raise ValueError(
+            f"{plan.source} has {classes} classes. Received: {len(names)} "
+            f"names in {source}"
+        )
+    return names
+
+
+def _lines(path):
+    try:
+        text = pathlib.Path(path).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"Cannot read the names of the classes in {path}: {error}"
+        ) from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _check_shape(shape):

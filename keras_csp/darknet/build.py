@@ -5,25 +5,29 @@ import keras
 from keras_csp.darknet import layers as darknet_layers
 from keras_csp.darknet.plan import IMAGE
 from keras_csp.layers.pooling import Maxout, PaddedMaxPooling2D
+from keras_csp.layers.preprocessing import ImageSpec, Preprocessing
 from keras_csp.layers.units import ConvNormAct
-from keras_csp.layers.yolo import YoloBoxes
+from keras_csp.layers.yolo_head import YoloHead
 
 
-def build(plan, input_shape, name):
-    """The `keras.Model` of a `Plan`.
+def build(plan, input_shape, name, class_names=None):
+    """The `keras.Model` of a `Plan`, or the `Detector` of one with [yolo].
 
     Args:
         plan: of `make_plan`, for an image of `input_shape`, where that has
             its sides.
         input_shape: (height, width, channels); sides may be None.
         name: of the model.
+        class_names: as of `ImageSpec`.
 
     Returns:
-        A `keras.Model`; its layers are named `kind_index` with Darknet's
+        A functional model; its layers are named `kind_index` with Darknet's
         index. A [route] of one whole layer and [cost] are no layers.
     """
     image = keras.Input(shape=input_shape)
-    tensors, units = {IMAGE: image}, {}
+    spec = _image_spec(plan, input_shape, class_names)
+    first = Preprocessing(spec, name="preprocessing")
+    tensors, units = {IMAGE: first(image)}, {}
     for step in plan.steps:
         inputs = [tensors[index] for index in step.inputs]
         if step.kind == "convolutional":
@@ -32,9 +36,39 @@ def build(plan, input_shape, name):
         else:
             tensors[step.index] = _MAKERS[step.kind](step, *inputs)
     outputs = [tensors[index] for index in plan.outputs]
-    return keras.Model(
-        image, outputs if plan.is_detector else outputs[0], name=name
+    if not plan.is_detector:
+        return keras.Model(image, outputs[0], name=name)
+    heads = [plan.steps[index] for index in plan.outputs]
+    # By its registered name: detectors stand above this room.
+    detector = keras.saving.get_registered_object("keras_csp>Detector")
+    return detector(image, dict(zip(_levels(heads), outputs)), name=name)
+
+
+def _image_spec(plan, input_shape, class_names):
+    """As Darknet brings photographs to a network.
+
+    Source: src/detector.c, test_detector; src/classifier.c, which cuts the
+    square in the middle.
+    """
+    resize = "letterbox" if plan.letterbox else "stretch"
+    return ImageSpec(
+        size=None if None in input_shape else input_shape[:2],
+        resize=resize if plan.is_detector else "crop",
+        class_names=class_names,
     )
+
+
+def _levels(steps):
+    """The level of each head; of two at one level the later one is _2."""
+    levels = []
+    for step in steps:
+        level = name = YoloHead(**step.arguments).level
+        number = 1
+        while name in levels:
+            number += 1
+            name = f"{level}_{number}"
+        levels.append(name)
+    return levels
 
 
 def _unit(step, units):
@@ -105,7 +139,7 @@ def _cost(_step, x):
 
 
 def _yolo(step, x):
-    return YoloBoxes(**step.arguments, name=step.name, dtype=_precise())(x)
+    return YoloHead(**step.arguments, name=step.name)(x)
 
 
 def _precise():

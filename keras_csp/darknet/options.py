@@ -22,7 +22,7 @@ ALIASES = {
 }
 
 USED = {
-    "net": "height width channels",
+    "net": "height width channels letter_box",
     "convolutional": "filters size stride stride_x stride_y pad padding groups "
     "batch_normalize activation share_index",
     "maxpool": "size stride padding maxpool_depth out_channels",
@@ -36,7 +36,8 @@ USED = {
     "dropout": "probability",
     "softmax": "groups temperature",
     "cost": "",
-    "yolo": "mask anchors num classes scale_x_y new_coords",
+    "yolo": "mask anchors num classes scale_x_y new_coords nms_kind beta_nms "
+    "thresh",
 }
 
 _EVERY = (
@@ -48,7 +49,7 @@ IGNORED = {
     "net": "batch subdivisions momentum decay angle saturation exposure hue "
     "burn_in max_batches policy steps scales seq_scales max_epochs max_crop "
     "min_crop power aspect mosaic mosaic_bound cutmix mixup time_steps "
-    "try_fix_nan label_smooth_eps letter_box step scale gamma blur "
+    "try_fix_nan label_smooth_eps step scale gamma blur "
     "gaussian_noise sgdr_cycle sgdr_mult seen track augment_speed ema_alpha "
     "contrastive contrastive_jit_flip contrastive_color unsupervised "
     "show_receptive_field learning_rate_min sequential_subdivisions "
@@ -65,7 +66,7 @@ IGNORED = {
     "cost": "type scale ratio",
     "yolo": "jitter ignore_thresh truth_thresh iou_thresh cls_normalizer "
     "iou_normalizer obj_normalizer delta_normalizer uc_normalizer iou_loss "
-    "iou_thresh_kind nms_kind beta_nms beta1 random resize focal_loss "
+    "iou_thresh_kind beta1 random resize focal_loss "
     "objectness_smooth max max_delta counters_per_class label_smooth_eps "
     "show_details map track_history_size sim_thresh dets_for_track "
     "dets_for_show track_ciou_norm embedding_layer",

@@ -41,8 +41,8 @@ class Step:
         kind: the section's name.
         line: of the section.
         inputs: indexes of the layers it reads; IMAGE is the network's input.
-        shape: of the output: (height, width, channels); (rows, columns) after
-            [yolo], (classes,) after [softmax].
+        shape: of the output: (height, width, channels); (classes,) after
+            [softmax].
         arguments: of the layer, by name.
         weights: how many floats a .weights file holds for it.
     """
@@ -65,7 +65,8 @@ class Plan:
     """All layers, and which of them are the network's outputs.
 
     `input_shape` is (height, width, channels); `is_detector` tells a list of
-    outputs, one for each [yolo], from the single one of a classifier.
+    outputs, one for each [yolo], from the single one of a classifier;
+    `letterbox` whether photographs are letterboxed instead of stretched.
     """
 
     source: str
@@ -73,6 +74,7 @@ class Plan:
     steps: tuple
     outputs: tuple
     is_detector: bool
+    letterbox: bool
 
 
 def make_plan(sections, input_shape=None):
@@ -101,6 +103,7 @@ def make_plan(sections, input_shape=None):
         steps=tuple(builder.steps),
         outputs=builder.outputs(),
         is_detector=builder.is_detector(),
+        letterbox=net.integer("letter_box", 0) != 0,
     )
 
 
@@ -155,7 +158,8 @@ class _Builder:
         """The shape of a layer, the one before by default, if it is a map."""
         index = self.index - 1 if index is None else index
         shape = self.shape(index)
-        if len(shape) != 3:
+        is_head = index != IMAGE and self.steps[index].kind == "yolo"
+        if len(shape) != 3 or is_head:
             raise section.error(
                 f"layer {index}, a [{self.steps[index].kind}], is no map "
                 "(height, width, channels) that this section could read"
@@ -179,6 +183,17 @@ class _Builder:
                     key,
                 )
         return found
+
+    def check_classes(self, section, classes):
+        """Every [yolo] must tell the same classes apart."""
+        for step in self.steps:
+            if step.kind == "yolo" and step.arguments["classes"] != classes:
+                raise section.error(
+                    "the [yolo] sections must have one number of classes. "
+                    f"Received: classes={classes}, and "
+                    f"{step.arguments['classes']} in line {step.line}",
+                    "classes",
+                )
 
     def _check_size(self, section, shape, weights):
         self.weights += weights
@@ -501,26 +516,81 @@ def _cost(section, builder):
     return (previous,), builder.shape(previous), {}, 0
 
 
+# Darknet's kinds of non-maximum suppression, and ours with its exponent: those
+# of src/box.c, where "greedynms" takes the DIoU with a fixed one.
+_NMS_KINDS = {
+    "default": ("iou", None),
+    "cornersnms": ("iou", None),
+    "greedynms": ("diou", 0.6),
+    "diounms": ("diou", None),
+}
+_IOU_THRESHOLD = 0.45  # of src/detector.c
+_SCORE_THRESHOLD = 0.2  # OpenCV's, where Darknet asks the command line
+
+
 def _yolo(section, builder):
     height, width, channels = builder.image(section)
     classes = section.integer("classes", 20, minimum=1)
     anchors = _anchors(section)
-    new_coords = section.integer("new_coords", 0) != 0
     if channels != len(anchors) * (5 + classes):
         raise section.error(
             f"{len(anchors)} anchors (`mask`) of 5 + {classes} `classes` need "
             f"{len(anchors) * (5 + classes)} filters in the convolution "
             f"before. Received: {channels}"
         )
+    builder.check_classes(section, classes)
     arguments = {
         "anchors": anchors,
         "classes": classes,
-        "image_size": builder.input_shape[:2],
-        "scale_x_y": section.number("scale_x_y", 1),
-        "new_coords": new_coords,
+        "stride": _stride(builder.input_shape, (height, width)),
+        "scale_x_y": _at_least_one(section, "scale_x_y"),
+        "new_coords": section.integer("new_coords", 0) != 0,
+        "iou_threshold": _IOU_THRESHOLD,
+        "score_threshold": _fraction(section, "thresh", _SCORE_THRESHOLD),
+        **_nms(section),
     }
-    shape = (height * width * len(anchors), 5 + classes)
-    return (builder.index - 1,), shape, arguments, 0
+    return (builder.index - 1,), (height, width, channels), arguments, 0
+
+
+def _stride(image, sides):
+    """Pixels of the input for one position: (vertical, horizontal)."""
+    pairs = zip(image, sides)
+    return tuple(
+        whole // part if whole % part == 0 else whole / part
+        for whole, part in pairs
+    )
+
+
+def _nms(section):
+    kind = section.text("nms_kind", "default")
+    if kind not in _NMS_KINDS:
+        raise section.error(
+            f"`nms_kind` must be one of {', '.join(_NMS_KINDS)}. Received: "
+            f"nms_kind={quoted(kind)}",
+            "nms_kind",
+        )
+    nms, beta = _NMS_KINDS[kind]
+    if beta is None:
+        beta = section.number("beta_nms", 0.6)
+    return {"nms": nms, "nms_beta": beta}
+
+
+def _at_least_one(section, key):
+    value = section.number(key, 1)
+    if value < 1:
+        raise section.error(
+            f"`{key}` must be at least 1. Received: {key}={value:g}", key
+        )
+    return value
+
+
+def _fraction(section, key, default):
+    value = section.number(key, default)
+    if not 0 <= value <= 1:
+        raise section.error(
+            f"`{key}` must be from 0 to 1. Received: {key}={value:g}", key
+        )
+    return value
 
 
 def _anchors(section):

@@ -1,4 +1,4 @@
-"""Darknet's .weights files, and the `*.conv.NN` cut from them.
+"""Darknet's .weights files, and the `NAME.NN` or `NAME.conv.NN` cut from them.
 
     int32 major, minor, revision; images seen (8 bytes, 4 before version 0.2)
     for each convolution, float32: biases; with batch normalisation also
@@ -25,8 +25,9 @@ from keras_csp.layers.kernel_layout import (
 )
 
 _VERSION = struct.Struct("<3i")
-_SAVED_HEADER = struct.pack("<3iQ", 0, 2, 5, 0)
-_BACKBONE = re.compile(r"\.conv\.([0-9]{1,6})$")
+_NEW_HEADER = struct.pack("<3iQ", 0, 2, 5, 0)
+# "darknet53.conv.74", and as `darknet partial` is often told to name them.
+_BACKBONE = re.compile(r"\.([0-9]{1,6})$")
 
 
 def is_backbone(path):
@@ -70,6 +71,9 @@ def load_weights(model, path, classifier=True):
         _check_finite(rest, "the classifier", path)
     for slot, array in numbers.of(loaded):
         assign_all(_pairs(slot, array))
+    if not left:
+        # The images seen: `save_weights` writes the same file again.
+        model.darknet_header = numbers.header_bytes()
     return [v.path for slot in left for v in slot.variables]
 
 
@@ -90,7 +94,7 @@ def save_weights(model, path):
     path = os.fsdecode(path)
     slots = find_slots(model)
     with atomic_write(path) as part, open(part, "xb") as file:
-        file.write(_SAVED_HEADER)
+        file.write(getattr(model, "darknet_header", _NEW_HEADER))
         for slot in slots:
             for array in _arrays(slot):
                 file.write(array.astype("<f4", copy=False).data)
@@ -126,6 +130,10 @@ class _Numbers:
                 "be 4-byte numbers"
             )
         self.size = (size - self.header) // 4
+
+    def header_bytes(self):
+        with open(self.path, "rb") as file:
+            return file.read(self.header)
 
     def read(self, start, count):
         offset = self.header + 4 * start

@@ -5,15 +5,16 @@ from keras_csp.detection.boxes import box_ciou, box_diou, box_giou, box_iou
 from keras_csp.detection.detector import Detector
 from keras_csp.detection.evaluation import AveragePrecision
 from keras_csp.detection.losses import BOX_LOSSES, YoloLoss
-from keras_csp.detection.necks import NECKS, get_neck
-from keras_csp.detection.nms import Detections
+from keras_csp.detection.necks import NECKS, Neck, get_neck, node
+from keras_csp.detection.nms import NonMaxSuppression
 
 __all__ = [
     "BOX_LOSSES",
     "NECKS",
     "AveragePrecision",
-    "Detections",
     "Detector",
+    "Neck",
+    "NonMaxSuppression",
     "YoloLoss",
     "box_ciou",
     "box_diou",
@@ -21,4 +22,5 @@ __all__ = [
     "box_iou",
     "fit_anchors",
     "get_neck",
+    "node",
 ]

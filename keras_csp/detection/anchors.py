@@ -24,11 +24,26 @@ _STARTS = 10
 
 
 def default_anchors(levels):
-    """{level: its anchors}: YOLOv3's, or YOLOv3-tiny's for two levels."""
-    if len(levels) == 2:
-        chosen = YOLOV3_TINY[1:4], YOLOV3_TINY[3:6]
-        return dict(zip(sorted(levels), chosen))
-    return split_anchors(YOLOV3, levels)
+    """{level: its anchors}.
+
+    YOLOv3's for P3, P4 and P5, YOLOv3-tiny's for P4 and P5; for other levels
+    those of YOLOv3's P4 in proportion to the stride.
+    """
+    levels = tuple(sorted(levels))
+    if levels == ("P4", "P5"):
+        return dict(zip(levels, (YOLOV3_TINY[1:4], YOLOV3_TINY[3:6])))
+    if levels == ("P3", "P4", "P5"):
+        return split_anchors(YOLOV3, levels)
+    return {
+        level: tuple(
+            (
+                width * 2 ** int(level[1:]) / 16,
+                height * 2 ** int(level[1:]) / 16,
+            )
+            for width, height in YOLOV3[3:6]
+        )
+        for level in levels
+    }
 
 
 def split_anchors(anchors, levels):

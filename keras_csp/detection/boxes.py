@@ -48,6 +48,22 @@ def pairwise_iou(boxes, others):
     return common / (area + other_area - common + _EPSILON)
 
 
+def distance_ratio(boxes, others):
+    """d^2 / c^2 of every box with every other one.
+
+    Centres d apart, in a hull of diagonal c; 0 where the hull is a point.
+
+    Args:
+        boxes: `(..., n, 4)`.
+        others: `(..., m, 4)`.
+
+    Returns:
+        `(..., n, m)`, from 0 to 1.
+    """
+    boxes, others = boxes[..., :, None, :], others[..., None, :, :]
+    return _distance(boxes, others)
+
+
 def box_giou(boxes, others):
     """GIoU = IoU - (|C| - |A or B|) / |C|, C the smallest box around both.
 
@@ -117,10 +133,11 @@ def _overlap(boxes, others):
 
 def _hull(boxes, others):
     """Width and height of the smallest box around both."""
-    corner_pairs = [boxes[..., :2], boxes[..., 2:]]
-    corner_pairs += [others[..., :2], others[..., 2:]]
-    stacked = ops.stack(corner_pairs)
-    return ops.max(stacked, axis=0) - ops.min(stacked, axis=0)
+    corner_pairs = (boxes[..., 2:], others[..., :2], others[..., 2:])
+    least = most = boxes[..., :2]
+    for pair in corner_pairs:
+        least, most = ops.minimum(least, pair), ops.maximum(most, pair)
+    return most - least
 
 
 def _distance(boxes, others):

@@ -3,7 +3,15 @@
 import contextlib
 import io
 
+import keras
 import numpy as np
+
+# Average precision counts every box, however low its score.
+EVALUATION = {
+    "score_threshold": 0.001,
+    "iou_threshold": 0.6,
+    "candidates": 1000,
+}
 
 # COCO's twelve numbers, in pycocotools' order.
 METRICS = (
@@ -20,6 +28,35 @@ METRICS = (
     "AR_medium",
     "AR_large",
 )
+
+
+def detections(model, dataset, steps=None, verbose="auto"):
+    """(targets, what `model` finds), batch by batch, with a progress bar.
+
+    Args:
+        model: a `Detector.inference_model`.
+        dataset: batches of (images, targets).
+        steps: batches to take. Default: all.
+        verbose: 0 for no progress bar.
+    """
+    total = steps
+    if total is None and hasattr(dataset, "cardinality"):
+        total = int(dataset.cardinality())
+        total = total if total > 0 else None
+    bar = keras.utils.Progbar(total, unit_name="batch") if verbose else None
+    others = keras.backend.backend() != "tensorflow"
+    if others and hasattr(dataset, "as_numpy_iterator"):
+        # JAX and PyTorch do not take TensorFlow's tensors.
+        dataset = dataset.as_numpy_iterator()
+    index = 0
+    for index, (images, targets) in enumerate(dataset, 1):
+        yield targets, model.predict_on_batch(images)
+        if bar:
+            bar.update(index)
+        if index == steps:
+            break
+    if bar and total != index:
+        bar.update(index, finalize=True)
 
 
 class AveragePrecision:

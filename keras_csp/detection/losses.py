@@ -4,8 +4,7 @@ import keras
 from keras import ops
 
 from keras_csp._validation import check_choice, check_fraction
-from keras_csp.detection.anchors import split_anchors
-from keras_csp.detection.assignment import Grid, chosen_anchors, padded
+from keras_csp.detection.assignment import Grid, assign_anchors, padded
 from keras_csp.detection.boxes import (
     box_ciou,
     box_diou,
@@ -15,7 +14,6 @@ from keras_csp.detection.boxes import (
     pairwise_iou,
     sides,
 )
-from keras_csp.detection.decoding import decode
 
 _SIMILARITIES = {
     "iou": box_iou,
@@ -24,9 +22,6 @@ _SIMILARITIES = {
     "ciou": box_ciou,
 }
 BOX_LOSSES = ("mse", *_SIMILARITIES)
-
-# exp(t) beyond this is no size of a box, and would overflow.
-_LARGEST_T = 10.0
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
@@ -86,26 +81,24 @@ class YoloLoss:
         self.objectness_weight = _weight("objectness_weight", objectness_weight)
         self.class_weight = _weight("class_weight", class_weight)
 
-    def __call__(self, targets, maps, anchors):
+    def __call__(self, targets, maps, heads):
         """The three parts, weighted, each the mean over the images.
 
         Args:
             targets: {"boxes": `(batch, m, 4)` x1, y1, x2, y2 in pixels of the
                 input, "labels": `(batch, m)`, below 0 for padding}.
-            maps: {level: `(batch, h, w, n (5 + classes))`}, of the heads.
-            anchors: {level: n pairs in pixels}.
+            maps: the map of each head, `(batch, h, w, n (5 + classes))`.
+            heads: as many `YoloHead`s.
 
         Returns:
             {"box_loss", "objectness_loss", "class_loss"}: scalars.
         """
-        anchors = split_anchors(anchors, maps)
         boxes, labels = padded(targets["boxes"], targets["labels"])
-        chosen = chosen_anchors(boxes, labels, anchors, self.anchor_threshold)
-        parts = []
-        for level in sorted(maps):
-            x = ops.cast(maps[level], "float32")
-            grid = Grid(level, anchors[level], *ops.shape(x)[1:3])
-            parts.append(self._level(x, grid, boxes, labels, chosen[level]))
+        chosen = assign_anchors(boxes, labels, heads, self.anchor_threshold)
+        parts = [
+            self._level(head, x, boxes, labels, mine)
+            for head, x, mine in zip(heads, maps, chosen, strict=True)
+        ]
         names = ("box_loss", "objectness_loss", "class_loss")
         weights = (self.box_weight, self.objectness_weight, self.class_weight)
         images = ops.cast(ops.shape(boxes)[0], "float32")
@@ -114,20 +107,26 @@ class YoloLoss:
             for name, weight, values in zip(names, weights, zip(*parts))
         }
 
-    def _level(self, x, grid, boxes, labels, chosen):
-        """Box, objectness and class loss of one level, summed."""
-        rows = grid.rows(x)
-        places = grid.places(boxes)
-        taken = grid.taken(rows, places)
-        objects = grid.scattered(chosen, places)
-        counted = ops.maximum(objects, self._negatives(x, grid, boxes))
-        class_loss = _cross_entropy(
-            taken[..., 5:], self._class_targets(labels, taken.shape[-1] - 5)
+    def _level(self, head, x, boxes, labels, chosen):
+        """Box, objectness and class loss of one head, summed."""
+        grid = Grid(head, *ops.shape(x)[1:3])
+        rows = head.rows(x)
+        cells, place, size = head.encode(boxes, grid.height, grid.width)
+        places = grid.places(cells)
+        found = grid.gather(rows, places)
+        objects = grid.scatter(chosen, places)
+        counted = ops.maximum(objects, self._negatives(head, x, boxes))
+        # With `new_coords` a map holds probabilities, not their logits.
+        logits = not head.new_coords
+        errors = self._box_loss(found[..., :4], grid, boxes, place, size)
+        objectness = _cross_entropy(rows[..., 4], objects, logits)
+        classes = _cross_entropy(
+            found[..., 5:], self._class_targets(labels, head.classes), logits
         )
         return (
-            ops.sum(chosen * self._box_loss(taken[..., :4], grid, boxes)),
-            ops.sum(counted * _cross_entropy(rows[..., 4], objects)),
-            ops.sum(chosen[..., None] * class_loss),
+            ops.sum(chosen * errors),
+            ops.sum(counted * objectness),
+            ops.sum(chosen[..., None] * classes),
         )
 
     def _class_targets(self, labels, classes):
@@ -135,31 +134,31 @@ class YoloLoss:
         smoothing = self.label_smoothing
         return targets * (1 - smoothing) + smoothing / 2
 
-    def _box_loss(self, t, grid, boxes):
-        """Of every anchor's prediction in the cell of every true box."""
-        offsets = ops.broadcast_to(
-            grid.offsets(boxes)[:, :, None], ops.shape(t[..., :2])
-        )
-        if self.box == "mse":
-            place = _cross_entropy(t[..., :2], offsets)
-            size = (t[..., 2:] - grid.log_sizes(boxes)) ** 2 / 2
-            share = sides(boxes) / grid.pixels
-            scale = 2 - share[..., 0] * share[..., 1]
-            return scale[..., None] * ops.sum(place + size, axis=-1)
-        # In cells, from the corner of the cell that holds the centre.
-        size = ops.exp(ops.minimum(t[..., 2:], _LARGEST_T))
-        size = size * grid.anchors / grid.stride
-        true_size = ops.broadcast_to(
-            sides(boxes)[:, :, None] / grid.stride, ops.shape(size)
-        )
-        centre = ops.sigmoid(t[..., :2])
-        predicted = corners(ops.concatenate([centre, size], axis=-1))
-        true = corners(ops.concatenate([offsets, true_size], axis=-1))
-        return 1 - _SIMILARITIES[self.box](predicted, true)
+    def _box_loss(self, t, grid, boxes, place, size):
+        """Of every anchor's prediction in the cell of every true box.
 
-    def _negatives(self, x, grid, boxes):
+        Args:
+            t: the predictions, `(batch, m, n, 4)`.
+            place, size: what they should be, as `YoloHead.encode` gives it.
+        """
+        head = grid.head
+        place = ops.broadcast_to(place[:, :, None], ops.shape(t[..., :2]))
+        if self.box == "mse":
+            error = _cross_entropy(t[..., :2], place, not head.new_coords)
+            error = error + (t[..., 2:] - size) ** 2 / 2
+            fraction = sides(boxes) / grid.pixels()
+            scale = 2 - fraction[..., 0] * fraction[..., 1]
+            return scale[..., None] * ops.sum(error, axis=-1)
+        # In cells, from the corner of the cell that holds the centre.
+        cell = ops.concatenate(head.decode_cell(t), axis=-1)
+        true_size = sides(boxes)[:, :, None] / head.cell_size()
+        true_size = ops.broadcast_to(true_size, ops.shape(size))
+        true = ops.concatenate([head.offset(place), true_size], axis=-1)
+        return 1 - _SIMILARITIES[self.box](corners(cell), corners(true))
+
+    def _negatives(self, head, x, boxes):
         """1 for the predictions that no true box comes near, else 0."""
-        predicted, _ = decode(ops.stop_gradient(x), grid.level, grid.pairs)
+        predicted = head.decode_boxes(ops.stop_gradient(x))
         best = ops.max(pairwise_iou(predicted, boxes), axis=-1)
         return ops.cast(best <= self.ignore_threshold, "float32")
 
@@ -171,10 +170,10 @@ class YoloLoss:
         return cls(**config)
 
 
-def _cross_entropy(logits, targets):
-    """-t log S(x) - (1 - t) log(1 - S(x)), of each value."""
-    targets = ops.broadcast_to(targets, ops.shape(logits))
-    return ops.binary_crossentropy(targets, logits, from_logits=True)
+def _cross_entropy(x, targets, logits):
+    """-t log p - (1 - t) log(1 - p) of each value, p = S(x) of logits."""
+    targets = ops.broadcast_to(targets, ops.shape(x))
+    return ops.binary_crossentropy(targets, x, from_logits=logits)
 
 
 def _weight(argument, value):

@@ -3,39 +3,52 @@
 import keras
 from keras import ops
 
-from keras_csp._validation import check_fraction, check_positive
-from keras_csp.detection.boxes import pairwise_iou
-from keras_csp.detection.decoding import decode, stride_of
+from keras_csp._validation import (
+    check_choice,
+    check_fraction,
+    check_positive,
+)
+from keras_csp.detection.boxes import distance_ratio, pairwise_iou
+from keras_csp.layers.yolo_head import NMS_KINDS, YoloHead
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
-class Detections(keras.layers.Layer):
+class NonMaxSuppression(keras.layers.Layer):
     """Boxes, scores, classes and count of each image: decoding and NMS.
 
     In the order of falling score, box i is kept unless a box j < i that is
-    kept, of the same class, has an IoU with it above `iou_threshold`:
+    kept, of the same class, has an overlap with it above `iou_threshold`:
 
-        keep_i = not any_{j < i} (keep_j and IoU_ij > threshold)
+        keep_i = not any_{j < i} (keep_j and overlap_ij > threshold)
 
-    This is solved by iteration, all images at once: after n rounds the first
-    n are right, and a round that changes nothing has found the solution.
-    TensorFlow's own suppression takes one image at a time, or is an operation
-    that LiteRT lacks, and other backends have none.
+    The overlap is the IoU; or, with nms="diou", IoU - (d^2 / c^2)^beta for
+    centres d apart in a hull of diagonal c, so that boxes of one class side by
+    side are kept.
+
+    The equation is solved by iteration, all images at once: after n rounds
+    the first n are right, and a round that changes nothing has found the
+    solution. TensorFlow's own suppression takes one image at a time, or is an
+    operation that LiteRT lacks, and other backends have none.
 
     Args:
-        anchors: {level: pairs (width, height) in pixels of the input}.
-        classes: their number.
-        score_threshold: boxes below it are not detections. Default 0.25.
-        iou_threshold: default 0.45.
+        heads: `YoloHead`s, one for each map.
+        score_threshold: boxes below it are not detections. Default: that of
+            the last head, 0.25 for a detector of this package.
+        iou_threshold: default: that of the last head, 0.45.
+        nms: "iou" or "diou". Default: that of the last head, "iou".
+        nms_beta: of "diou". Default: that of the last head, 0.6.
         max_detections: k, per image. Default 100.
         candidates: how many of the best-scored pairs of box and class are
             looked at. Default 512.
 
-    Shapes: {level: `(batch, h, w, n (5 + classes))`} to a dict of "boxes"
-    `(batch, k, 4)` float32, x1, y1, x2, y2 in pixels of the input, cut at its
-    edges after the suppression; "scores" `(batch, k)` float32; "classes"
-    `(batch, k)` int32; "count" `(batch,)` int32. The rows from `count` on are
-    0, their class -1.
+    Shapes: a list of maps `(batch, h, w, n (5 + classes))`, one for each head,
+    to a dict of "boxes" `(batch, k, 4)` float32, x1, y1, x2, y2 in pixels of
+    the input, cut at its edges after the suppression; "scores" `(batch, k)`
+    float32; "classes" `(batch, k)` int32; "count" `(batch,)` int32. The rows
+    from `count` on are 0, their class -1.
+    Raises ValueError for arguments out of range, and for heads of different
+    numbers of classes.
+    Source: Darknet, src/box.c, do_nms_sort and diounms_sort.
     """
 
     # Boxes in 8 bits would lie on a grid of a 256th of the image.
@@ -43,21 +56,39 @@ class Detections(keras.layers.Layer):
 
     def __init__(
         self,
-        anchors,
-        classes,
-        score_threshold=0.25,
-        iou_threshold=0.45,
+        heads,
+        score_threshold=None,
+        iou_threshold=None,
+        nms=None,
+        nms_beta=None,
         max_detections=100,
         candidates=512,
+        dtype="float32",
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.anchors = dict(anchors)
-        self.classes = check_positive("classes", classes)
+        super().__init__(dtype=dtype, **kwargs)
+        # Configurations: a head is a layer of the network, and no part of
+        # this one.
+        self._head_configs = tuple(_config(head) for head in heads)
+        last = self.heads()[-1]
+        if {head.classes for head in self.heads()} != {last.classes}:
+            raise ValueError(
+                "`heads` must have one number of classes. Received: "
+                f"{[head.classes for head in self.heads()]}"
+            )
+        self.classes = last.classes
+
+        def chosen(value, default):
+            return default if value is None else value
+
         self.score_threshold = check_fraction(
-            "score_threshold", score_threshold
+            "score_threshold", chosen(score_threshold, last.score_threshold)
         )
-        self.iou_threshold = check_fraction("iou_threshold", iou_threshold)
+        self.iou_threshold = check_fraction(
+            "iou_threshold", chosen(iou_threshold, last.iou_threshold)
+        )
+        self.nms = check_choice("nms", chosen(nms, last.nms), NMS_KINDS)
+        self.nms_beta = chosen(nms_beta, last.nms_beta)
         self.max_detections = check_positive("max_detections", max_detections)
         self.candidates = check_positive("candidates", candidates)
         if candidates < max_detections:
@@ -66,14 +97,23 @@ class Detections(keras.layers.Layer):
                 f"candidates={candidates}, max_detections={max_detections}"
             )
 
+    def heads(self):
+        """The `YoloHead`s whose maps are decoded."""
+        return [YoloHead.from_config(dict(c)) for c in self._head_configs]
+
     def call(self, maps):
-        boxes, scores, classes = self._best(*self._decoded(maps))
+        heads = self.heads()
+        decoded = [head.decode(x) for head, x in zip(heads, maps, strict=True)]
+        boxes, scores = (
+            ops.concatenate(parts, axis=1) for parts in zip(*decoded)
+        )
+        boxes, scores, classes = self._best(boxes, scores)
         valid = (scores >= self.score_threshold) & (scores > 0)
         keep = self._suppressed(boxes, classes, valid)
         scores = ops.where(keep, scores, 0.0)
         scores, order = ops.top_k(scores, self.max_detections)
         real = scores > 0
-        boxes = _inside(_rows(boxes, order), maps)
+        boxes = _clipped(_rows(boxes, order), heads[0], maps[0])
         return {
             "boxes": ops.where(real[..., None], boxes, 0.0),
             "scores": scores,
@@ -82,15 +122,6 @@ class Detections(keras.layers.Layer):
             ),
             "count": ops.sum(ops.cast(real, "int32"), axis=1),
         }
-
-    def _decoded(self, maps):
-        """All boxes in pixels, and their scores of each class."""
-        decoded = [
-            decode(maps[level], level, pairs)
-            for level, pairs in sorted(self.anchors.items())
-        ]
-        boxes, scores = zip(*decoded)
-        return ops.concatenate(boxes, axis=1), ops.concatenate(scores, axis=1)
 
     def _best(self, boxes, scores):
         """The best pairs of box and class, by falling score.
@@ -114,10 +145,12 @@ class Detections(keras.layers.Layer):
 
     def _suppressed(self, boxes, classes, valid):
         """`keep` of the formula, of boxes sorted by score."""
-        iou = pairwise_iou(boxes, boxes)
+        overlap = pairwise_iou(boxes, boxes)
+        if self.nms == "diou":
+            overlap -= distance_ratio(boxes, boxes) ** self.nms_beta
         rank = ops.arange(self.candidates)
         beats = (
-            (iou > self.iou_threshold)
+            (overlap > self.iou_threshold)
             & (classes[:, :, None] == classes[:, None, :])
             & (rank[None, :] < rank[:, None])
         )
@@ -139,7 +172,7 @@ class Detections(keras.layers.Layer):
         return keep
 
     def compute_output_spec(self, maps):
-        batch = next(iter(maps.values())).shape[0]
+        batch = maps[0].shape[0]
         k = self.max_detections
         return {
             "boxes": keras.KerasTensor((batch, k, 4), "float32"),
@@ -151,21 +184,29 @@ class Detections(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "anchors": self.anchors,
-            "classes": self.classes,
+            "heads": [dict(config) for config in self._head_configs],
             "score_threshold": self.score_threshold,
             "iou_threshold": self.iou_threshold,
+            "nms": self.nms,
+            "nms_beta": self.nms_beta,
             "max_detections": self.max_detections,
             "candidates": self.candidates,
         }
 
 
-def _inside(boxes, maps):
-    """The boxes cut at the edges of the input that the maps are of."""
-    level, x = next(iter(maps.items()))
+def _config(head):
+    """What makes a head, of a `YoloHead` or as `get_config` gives it."""
+    config = head.get_config() if isinstance(head, YoloHead) else dict(head)
+    return {k: v for k, v in config.items() if k not in ("dtype", "trainable")}
+
+
+def _clipped(boxes, head, x):
+    """The boxes cut at the edges of the input that the map `x` is of."""
     _, height, width, _ = ops.shape(x)
+    vertical, horizontal = head.strides
     sides = ops.cast(ops.stack([width, height] * 2), "float32")
-    return ops.minimum(ops.maximum(boxes, 0.0), sides * stride_of(level))
+    pixels = ops.convert_to_tensor([horizontal, vertical] * 2, "float32")
+    return ops.minimum(ops.maximum(boxes, 0.0), sides * pixels)
 
 
 def _rows(x, order):

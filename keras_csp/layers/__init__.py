@@ -21,7 +21,7 @@ from keras_csp.layers.preprocessing import (
 )
 from keras_csp.layers.residual import Res2Conv, ResidualBlock
 from keras_csp.layers.units import ConvNormAct, NormAct, Transition
-from keras_csp.layers.yolo import YoloBoxes
+from keras_csp.layers.yolo_head import YoloHead
 
 __all__ = [
     "BatchNormalization",
@@ -46,7 +46,7 @@ __all__ = [
     "SqueezeExcitation",
     "Transition",
     "TwoWayDenseLayer",
-    "YoloBoxes",
+    "YoloHead",
     "image_spec",
     "with_image_spec",
 ]

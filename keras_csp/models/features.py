@@ -91,3 +91,8 @@ def _check_levels(levels):
             f"`levels` names a level twice. Received: levels={levels}"
         )
     return tuple(levels)
+
+
+def list_levels(model):
+    """The names of the levels that `feature_extractor` finds, finest first."""
+    return tuple(sorted(_levels(model)))

@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from support import reload_config
-
 from keras_csp.layers.yolo import YoloBoxes
+from support import reload_config
 
 ANCHORS = [(10, 14), (23, 27), (37, 58)]
 CLASSES = 4
