@@ -10,6 +10,7 @@ in the model, and that every number is finite.
 """
 
 import os
+import pathlib
 import re
 import struct
 
@@ -224,10 +225,17 @@ def _ends_early(slots, size, path):
         if end > size:
             break
     needed = sum(slot.floats for slot in slots)
-    return ValueError(
+    message = (
         f"{path} is cut short or of another network: it holds {size} numbers "
         f"and ends in layer {slot.name!r}; {needed} are needed"
     )
+    if slot.index and end - slot.floats == size:
+        stem = pathlib.Path(path).stem
+        message += (
+            f". If it holds the first {slot.index} layers of this network, "
+            f"name it for its layers, e.g. {stem}.{slot.index}"
+        )
+    return ValueError(message)
 
 
 def _parts(slot, numbers):

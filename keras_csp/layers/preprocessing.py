@@ -43,7 +43,8 @@ class ImageSpec:
     resize: str = "crop"
     crop: float = 1.0
     interpolation: str = "bilinear"
-    class_names: tuple | None = None
+    # Not shown: there may be a thousand.
+    class_names: tuple | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
         # The fields of a frozen dataclass are set by this one way only.

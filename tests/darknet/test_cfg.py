@@ -352,7 +352,8 @@ def test_outputs_of_a_detector():
     made = planned(f"{NET}{head}{YOLO}[route]\nlayers=-2\n{head}{YOLO}")
     assert made.is_detector
     assert made.outputs == (1, 4)
-    assert made.steps[1].shape == (32 * 32 * 2, 8)
+    assert made.steps[1].shape == (32, 32, 16)
+    assert made.steps[1].arguments["stride"] == (1, 1)
     assert made.steps[1].arguments["anchors"] == ((1, 2), (3, 4))
 
 

@@ -76,7 +76,13 @@ def test_the_default_is_the_papers_detector():
 
 
 def test_every_backbone_of_the_package_will_do():
-    model = Detector("CSPResNet10", "fpn-3l", 2, input_shape=(64, 64, 3))
+    model = Detector(
+        "CSPResNet10",
+        "fpn",
+        2,
+        (64, 64, 3),
+        levels=("P3", "P4", "P5"),
+    )
     assert model.output["P3"].shape == (None, 8, 8, 21)
 
 
@@ -108,7 +114,8 @@ def test_fit_lowers_the_loss_and_learns_the_box(rng):
     assert not found["boxes"][:, 1:].any()
     results = detector.evaluate(x, y, verbose=0)
     assert results["AP50"] > 0.99
-    loss = sum(YoloLoss("ciou")(y, detector(x), detector.anchors).values())
+    maps = [detector(x)[level] for level in detector.anchors]
+    loss = sum(YoloLoss("ciou")(y, maps, detector.heads).values())
     assert results["loss"] == pytest.approx(float(loss), rel=1e-4)
     # The mean over images, whatever the batches.
     results = detector.evaluate(x, y, batch_size=3, verbose=0)
@@ -375,6 +382,8 @@ def test_mixed_precision_keeps_the_heads_and_boxes_in_float32(rng):
         ({"input_shape": 416}, "input_shape=416"),
         ({"anchors": [(1, 2)] * 4}, "3 levels.*4 anchors"),
         ({"anchors": [(1, -2)] * 3}, r"\(1, -2\)"),
+        ({"levels": ("P3", "P5")}, "two to five of P2 to P7"),
+        ({"levels": ("P4", "P5"), "classes": 2, "class_names": ["a"]}, "1 nam"),
         ({"weights": "x.pth"}, "x.pth"),
         ({"weights": "none.weights.h5"}, "does not exist: none.weights.h5"),
     ],
@@ -410,8 +419,10 @@ def test_bad_losses_are_named(detector):
         detector.compile(loss=None)
     with pytest.raises(ValueError, match="Call `compile` before"):
         small().fit(np.zeros((1, 64, 64, 3)), {})
-    with pytest.raises(ValueError, match=r"imagenet.*backbone"):
+    with pytest.raises(ValueError, match=r"`backbone_weights`.*'imagenet'"):
         small(weights="imagenet")
+    with pytest.raises(ValueError, match=r"imagenet.*given by name"):
+        small(backbone_weights="imagenet")
 
 
 def test_config_is_json(detector):
