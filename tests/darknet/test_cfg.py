@@ -88,7 +88,7 @@ def test_bad_numbers(value):
 
 # What follows NET in a cfg, the line that the error names, and its words.
 FAULTS = {
-    "no layer": ("", 1, "[net]: there is no layer after this section"),
+    "no layer": ("", 1, "[net]: no layer follows this section"),
     "unknown section": ("[what]\n", 5, "[what]: unknown or unsupported"),
     "old detector": ("[region]\n", 5, "[region]: unknown or unsupported"),
     "second net": (f"{CONV}[net]\n", 10, "[net]: a cfg starts with [net]"),

@@ -155,7 +155,7 @@ def test_the_saved_header_is_that_of_darknet_0_2_5(folder):
 )
 def test_files_of_another_kind(data, folder):
     (folder / "a.weights").write_bytes(data)
-    words = "is no Darknet .weights file"
+    words = "is not a Darknet .weights file"
     refused(model_of(folder), folder / "a.weights", words)
 
 
@@ -252,7 +252,7 @@ def test_another_number_of_classes(folder, weights):
         np.testing.assert_array_equal(after[name], before[name])
     assert (after["convolutional_0/conv/kernel"] != 0).any()
     path.write_bytes(reference.weights_file(weights)[:-4])
-    refused(model, path, "no whole classifier", classifier=False)
+    refused(model, path, "not a whole classifier", classifier=False)
 
 
 def test_a_classifier_that_is_not_loaded_must_be_finite(folder, weights):
@@ -322,7 +322,7 @@ def test_without_classifier(pooling, saved):
     expected = values(model)
     assert_equal(values(features), {p: expected[p] for p in values(features)})
     path.write_bytes(path.read_bytes()[:-4])
-    refused(features, path, "no whole classifier")
+    refused(features, path, "not a whole classifier")
 
 
 @pytest.mark.parametrize("name", ["b.weights", "small.conv.7"])

@@ -169,9 +169,7 @@ def test_heads_on_a_graph_of_ones_own(rng):
         np.testing.assert_array_equal(value, expected[key])
     with pytest.raises(ValueError, match=r"must be .level: the output of a"):
         Detector(image, {"P4": detector.layers[-2].output})
-    with pytest.raises(
-        ValueError, match=r"images of 64x96.*\(2, 96, 64, 3"
-    ):
+    with pytest.raises(ValueError, match=r"images of 64x96.*\(2, 96, 64, 3"):
         detector.predict(images.transpose(0, 2, 1, 3))
 
 
