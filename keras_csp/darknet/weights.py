@@ -54,10 +54,10 @@ def load_weights(model, path, classifier=True):
         rule, the classifier's or those after a backbone otherwise.
 
     Raises:
-        ValueError: the file is not a Darknet file, does not belong to this network (each
-            of its bytes must have its place), or holds numbers that are not
-            finite; or the model has no place in the format. The model is then
-            as it was.
+        ValueError: the file is not a Darknet file, does not belong to this
+            network (each of its bytes must have its place), or holds numbers
+            that are not finite; or the format cannot express the model. The
+            model is then as it was.
     """
     path = os.fsdecode(path)
     slots = find_slots(model)
@@ -154,8 +154,8 @@ def _header_size(version, path):
         fields = _VERSION.unpack(version)
     if not all(0 <= field < 1000 for field in fields):
         raise ValueError(
-            f"{path} is not a Darknet .weights file: such a file starts with its "
-            "version, three small int32 numbers (0, 2, 5 as a rule). "
+            f"{path} is not a Darknet .weights file: such a file starts with "
+            "its version, three small int32 numbers (0, 2, 5 as a rule). "
             f"Received: {version.hex(' ', 4) or 'nothing'}"
         )
     major, minor, _ = fields
@@ -212,8 +212,8 @@ def _check_rest(slots, size, row, path):
     if rest % row:
         last = slots[-1].name if slots else "the header"
         raise ValueError(
-            f"{path} belongs to another network: after {last!r} it holds {rest} "
-            f"numbers, which is not a whole classifier (a multiple of {row} "
+            f"{path} belongs to another network: after {last!r} it holds "
+            f"{rest} numbers, which is not a whole classifier (a multiple of {row} "
             "numbers, one row for each class)"
         )
 
@@ -226,8 +226,8 @@ def _ends_early(slots, size, path):
             break
     needed = sum(slot.floats for slot in slots)
     message = (
-        f"{path} is cut short, or belongs to another network: it holds {size} numbers "
-        f"and ends in layer {slot.name!r}; {needed} are needed"
+        f"{path} is cut short, or belongs to another network: it holds {size} "
+        f"numbers and ends in layer {slot.name!r}; {needed} are needed"
     )
     if slot.index and end - slot.floats == size:
         stem = pathlib.Path(path).stem

@@ -199,7 +199,7 @@ FAULTS = {
     "after softmax": (
         f"{CONV}[avgpool]\n[softmax]\n{CONV}",
         12,
-        "layer 2, a [softmax], is no map",
+        "layer 2, a [softmax], is not a map",
     ),
     "yolo filters": (f"{CONV}{YOLO}", 10, "need 16 filters in the convolution"),
     "yolo anchors": (
@@ -220,7 +220,7 @@ FAULTS = {
     "unused": (
         f"{CONV.replace('8', '16')}{YOLO}{CONV.replace('8', '4')}",
         15,
-        "is no map",
+        "is not a map",
     ),
     "unused branch": (
         f"{CONV}[route]\nlayers=0\n{CONV}[route]\nlayers=0\n",
