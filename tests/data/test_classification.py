@@ -771,7 +771,7 @@ def test_bad_arguments(arguments, received):
         ("evaluation", (True, 8), "batch_size=True"),
         ("evaluation", (2, -8), "size=-8"),
         ("evaluation", (2, ImageSpec()), "ImageSpec.size=None"),
-        ("training", (2, (8, 16)), r"squares. Received: size=\(8, 16\)"),
+        ("training", (2, (8, 16)), r"size=\(8, 16\)"),
         ("ten_crop", (2, "8"), "size='8'"),
         ("ten_crop", (2, 8, 0), "shift=0"),
         ("first", (0,), "number=0"),
