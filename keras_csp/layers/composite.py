@@ -30,11 +30,11 @@ class Composite(keras.layers.Layer):
         return super().from_config({**config, **layers})
 
 
-class Sequence(keras.layers.Layer):
+class SequentialLayer(keras.layers.Layer):
     """Base of layers that run `self.layers` in order."""
 
     def build(self, input_shape):
-        build_chain(self.layers, input_shape)
+        build_in_order(self.layers, input_shape)
 
     def call(self, x):
         for layer in self.layers:
@@ -48,7 +48,7 @@ class Sequence(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
-class Chain(Sequence, Composite):
+class SequentialBlock(SequentialLayer, Composite):
     """y = f_n(...f_2(f_1(x))): layers one after another.
 
     Args:
@@ -95,11 +95,15 @@ class Parallel(Composite):
 
 
 def as_layer(argument, value):
-    """`value` as one layer: a list of layers becomes a `Chain`."""
+    """`value` as one layer: a list of layers becomes a `SequentialBlock`."""
     if isinstance(value, keras.layers.Layer):
         return value
     layers = layer_list(argument, value)
-    return layers[0] if len(layers) == 1 else Chain(layers, name=argument)
+    return (
+        layers[0]
+        if len(layers) == 1
+        else SequentialBlock(layers, name=argument)
+    )
 
 
 def layer_list(argument, value):
@@ -149,7 +153,7 @@ def build(layer, input_shape):
     return output_shape(layer, input_shape)
 
 
-def build_chain(layers, input_shape):
+def build_in_order(layers, input_shape):
     for layer in layers:
         input_shape = build(layer, input_shape)
     return input_shape

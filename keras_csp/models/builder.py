@@ -1,13 +1,19 @@
-"""A row becomes a `keras.Model`: the contract of keras.applications, once."""
+"""A `NetworkSpec` becomes a `keras.Model`: the contract of keras.applications.
+
+image -> Preprocessing -> stem -> stages -> head [-> classifier]
+"""
 
 import inspect
+import numbers
 
 import keras
 
 from keras_csp import weights as weight_files
 from keras_csp._registry import register_factory
-from keras_csp._validation import check_positive
+from keras_csp._validation import check_choice, check_positive
 from keras_csp.layers.initialization import kernels_replaced
+from keras_csp.layers.precision import float32_if_half
+from keras_csp.layers.preprocessing import Preprocessing
 
 MINIMUM_SIZE = 32
 
@@ -33,13 +39,14 @@ Args:
         pooling `(batch, channels)`.
     classes: outputs of the classifier. Default 1000. With timm's or
         Darknet's weights for another number, all but the classifier is
-        loaded, which a warning of the "keras_csp" logger says.
+        loaded, and a warning of the "keras_csp" logger says so.
     classifier_activation: of the classifier; `None` gives logits. Default
         "softmax".
     name: of the model. Default: the network's name in lower case.
 
-Pixels are expected in [0, 1]: `keras_csp.preprocess_input`; timm's weights
-want their channels normalised as well: `preprocess_input(x, weights=...)`.
+The network takes pixels in [0, 1], as `keras_csp.preprocess_input` gives
+them. Its first layer, `Preprocessing`, normalises them as its weights were
+trained and holds the `keras_csp.ImageSpec`.
 
 Returns:
     A `keras.Model`.
@@ -51,80 +58,8 @@ Raises:
 """
 
 
-def factory(row, variants=None):
-    """The function that builds `row`; it is registered by the row's name.
-
-    Args:
-        row: a `rows.Network`.
-        variants: a function from keyword arguments to rows; the factory takes
-            them after those of the contract, and its docstring ends in the
-            function's.
-    """
-
-    def build(
-        include_top=True,
-        weights=None,
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classes=1000,
-        classifier_activation="softmax",
-        name=None,
-        **variant,
-    ):
-        known = build.__signature__.parameters
-        for argument in variant:
-            if argument not in known:
-                raise TypeError(
-                    f"{row.name}() has no argument {argument!r}; it has "
-                    + ", ".join(known)
-                )
-        return build_network(
-            variants(**variant) if variants else row,
-            include_top,
-            weights,
-            input_tensor,
-            input_shape,
-            pooling,
-            classes,
-            classifier_activation,
-            name,
-        )
-
-    _describe(build, row, variants)
-    register_factory(row.name, build)
-    return build
-
-
-def _describe(build, row, variants):
-    """Name, documentation and signature, those of `variants` included."""
-    build.__name__ = build.__qualname__ = row.name
-    build.__doc__ = (
-        f"{row.name}, {row.input_size}x{row.input_size}.\n\n"
-        f"{row.evidence}\n{CONTRACT.format(imagenet=_imagenet(row))}"
-    )
-    *contract, _ = inspect.signature(build).parameters.values()
-    if variants:
-        build.__doc__ += f"\n{inspect.getdoc(variants)}\n"
-        contract += inspect.signature(variants).parameters.values()
-    build.__signature__ = inspect.Signature(contract)
-
-
-def _imagenet(row):
-    """What "imagenet" means for this network, for its documentation."""
-    if row.pretrained:
-        return (
-            f"They belong to another network than {row.name}: what is built "
-            f"and loaded is {row.pretrained.name}, with PyTorch's leaky slope "
-            "of 0.01 and timm's CSP stages."
-        )
-    if weight_files.record_of(row.name):
-        return "They were trained with this very network."
-    return f"There are none for {row.name}, and this raises."
-
-
 def build_network(
-    row,
+    network,
     include_top=True,
     weights=None,
     input_tensor=None,
@@ -134,39 +69,108 @@ def build_network(
     classifier_activation="softmax",
     name=None,
 ):
-    """Builds a `rows.Network`; the arguments are those of the factories."""
+    """Builds a `NetworkSpec`; the arguments are those of the factories."""
     _check_data_format()
-    row, source = weight_files.choose(row, weights)
-    _check_pooling(pooling)
-    check_positive("classes", classes)
-    x = inputs = _input(row, input_tensor, input_shape, include_top)
+    source = weight_files.choose(network, weights)
+    check_choice("pooling", pooling, (None, "avg", "max"))
+    classes = check_positive("classes", classes)
+    image = _input(network, input_tensor, input_shape, include_top)
     if source is not None:
         source.fetch()
+    spec = weight_files.image_spec(
+        network, source, image.shape[1:], classes if include_top else None
+    )
+    x = Preprocessing(spec, name="preprocessing")(image)
     with kernels_replaced(source is not None and source.complete):
-        for layer in row.layers():
+        for layer in network.layers():
             x = layer(x)
     if include_top:
-        x = _classifier(row, x, classes, classifier_activation)
+        x = _classifier(network, x, classes, classifier_activation)
     elif pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
+    inputs = image
     if input_tensor is not None:
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
-    model = keras.Model(inputs, x, name=name or row.name.lower())
+    model = keras.Model(inputs, x, name=name or network.name.lower())
     if source is not None:
         weight_files.load(source, model)
     return model
 
 
-def _classifier(row, x, classes, activation):
+# Every factory has the arguments of `build_network` after the network.
+_CONTRACT_ARGUMENTS = tuple(
+    inspect.signature(build_network).parameters.values()
+)[1:]
+
+
+def factory(network, variants=None):
+    """The function that builds `network`; it is registered by its name.
+
+    To be assigned to that name at the top level of the module that calls
+    this, so that it can be pickled.
+
+    Args:
+        network: a `NetworkSpec`.
+        variants: a function from keyword arguments to network specs; the
+            factory takes them after those of the contract, and its docstring
+            ends in the function's.
+    """
+    options = inspect.signature(variants).parameters if variants else {}
+    signature = inspect.Signature([*_CONTRACT_ARGUMENTS, *options.values()])
+
+    def build(*args, **kwargs):
+        for argument in kwargs:
+            if argument not in signature.parameters:
+                raise TypeError(
+                    f"{network.name}() has no argument {argument!r}; it has "
+                    + ", ".join(signature.parameters)
+                )
+        given = signature.bind(*args, **kwargs).arguments
+        variant = {key: given.pop(key) for key in options if key in given}
+        built = variants(**variant) if variants else network
+        return build_network(built, **given)
+
+    build.__name__ = build.__qualname__ = network.name
+    # Pickle finds a function by its module and name.
+    caller = inspect.currentframe().f_back
+    build.__module__ = caller.f_globals["__name__"]
+    build.__doc__ = _documentation(network, variants)
+    build.__signature__ = signature
+    register_factory(network.name, build)
+    return build
+
+
+def _documentation(network, variants):
+    text = (
+        f"{network.name}, {network.input_size}x{network.input_size}.\n\n"
+        f"{network.provenance}\n" + CONTRACT.format(imagenet=_imagenet(network))
+    )
+    return text + (f"\n{inspect.getdoc(variants)}\n" if variants else "")
+
+
+def _imagenet(network):
+    """What "imagenet" means for this network, for its documentation."""
+    if weight_files.record_of(network.name):
+        return "They were trained with this very network."
+    if network.timm_counterpart:
+        return (
+            f"There are none for {network.name}, and this raises: they are "
+            f"of {network.timm_counterpart}, another network, with PyTorch's "
+            "leaky slope of 0.01 and timm's stages."
+        )
+    return f"There are none for {network.name}, and this raises."
+
+
+def _classifier(network, x, classes, activation):
     x = keras.layers.GlobalAveragePooling2D(
-        name="avg_pool", keepdims=bool(row.pre_logits)
+        name="avg_pool", keepdims=bool(network.pre_logits)
     )(x)
-    for index, spec in enumerate(row.pre_logits, 1):
+    for index, spec in enumerate(network.pre_logits, 1):
         x = spec.make(f"pre_logits_{index}")(x)
-    if row.pre_logits:
+    if network.pre_logits:
         x = keras.layers.Flatten(name="flatten")(x)
     try:
         activation = keras.activations.get(activation)
@@ -176,17 +180,15 @@ def _classifier(row, x, classes, activation):
             "keras.activations.get accepts. Received: "
             f"classifier_activation={activation!r}"
         ) from error
-    # Half precision is too coarse for a softmax over many classes.
-    half = keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16")
     return keras.layers.Dense(
         classes,
         activation=activation,
-        dtype="float32" if half else None,
+        dtype=float32_if_half(),
         name="predictions",
     )(x)
 
 
-def _input(row, tensor, shape, include_top):
+def _input(network, tensor, shape, include_top):
     """The image tensor, made or given, with its shape checked."""
     if tensor is not None and not keras.utils.is_keras_tensor(tensor):
         raise ValueError(
@@ -195,10 +197,10 @@ def _input(row, tensor, shape, include_top):
             f"{type(tensor).__name__}"
         )
     if shape is not None:
-        check_input_shape(shape)
+        shape = check_input_shape(shape)
     if tensor is None:
-        sides = (row.input_size,) * 2 if include_top else (None, None)
-        shape = tuple(shape or (*sides, 3))
+        sides = (network.input_size,) * 2 if include_top else (None, None)
+        shape = shape or (*sides, 3)
         _check_size(shape, include_top)
         return keras.Input(shape=shape)
     if len(tensor.shape) != 4 or tensor.shape[-1] is None:
@@ -206,7 +208,7 @@ def _input(row, tensor, shape, include_top):
             "`input_tensor` must have the shape (batch, height, width, "
             f"channels). Received: input_tensor.shape={tensor.shape}"
         )
-    if shape is not None and tuple(shape) != tuple(tensor.shape[1:]):
+    if shape is not None and shape != tuple(tensor.shape[1:]):
         raise ValueError(
             "`input_shape` must equal `input_tensor.shape[1:]`. Received: "
             f"input_shape={shape}, input_tensor.shape={tensor.shape}"
@@ -216,9 +218,14 @@ def _input(row, tensor, shape, include_top):
 
 
 def check_input_shape(shape):
+    """The shape as a tuple of integers, of which the sides may be None.
+
+    Raises:
+        ValueError: not (height, width, channels), or channels left open.
+    """
     good = isinstance(shape, (list, tuple)) and len(shape) == 3
     if not good or not all(
-        side is None or (isinstance(side, int) and side > 0) for side in shape
+        side is None or _is_positive(side) for side in shape
     ):
         raise ValueError(
             "`input_shape` must be a tuple (height, width, channels) of "
@@ -229,6 +236,12 @@ def check_input_shape(shape):
             "The channels of `input_shape`, its last entry, must be given. "
             f"Received: input_shape={shape}"
         )
+    return tuple(side if side is None else int(side) for side in shape)
+
+
+def _is_positive(side):
+    whole = isinstance(side, numbers.Integral) and not isinstance(side, bool)
+    return whole and side > 0
 
 
 def _check_size(shape, include_top):
@@ -251,12 +264,4 @@ def _check_data_format():
             'keras_csp works with image_data_format "channels_last" (see '
             "keras.config.set_image_data_format). Received: "
             f"image_data_format={data_format!r}"
-        )
-
-
-def _check_pooling(pooling):
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(
-            '`pooling` must be None, "avg" or "max". Received: '
-            f"pooling={pooling!r}"
         )

@@ -7,9 +7,10 @@ convolution and then slices it, and its first stage is like the others. So
 transition after the fusion alone, and SiLU.
 """
 
+from keras_csp.models.blocks import bottleneck, dark_block
 from keras_csp.models.builder import factory
 from keras_csp.models.spec import (
-    Network,
+    NetworkSpec,
     Stage,
     average_pool,
     conv,
@@ -20,24 +21,17 @@ from keras_csp.models.spec import (
 )
 
 _LEAKY = "torch_leaky"
-_EVIDENCE = "Exact: timm's models/cspnet.py, {}."
-
-
-def _dark_block(inner, outer, activation=_LEAKY):
-    layers = (
-        conv(inner, activation=activation),
-        conv(outer, 3, activation=activation),
-    )
-    return residual(layers, activation=None)
+_PROVENANCE = "Exact: timm's models/cspnet.py, {}."
 
 
 def _bottleneck(inner, outer, groups=1):
-    layers = (
-        conv(inner, activation=_LEAKY),
-        conv(inner, 3, groups=groups, activation=_LEAKY),
-        conv(outer, activation=None),
+    return bottleneck(
+        inner, outer, 1, groups, activation=_LEAKY, shortcut="projection"
     )
-    return residual(layers, activation=_LEAKY)
+
+
+def _dark_block(inner, outer):
+    return dark_block(inner, outer, activation=_LEAKY)
 
 
 def _csp_stage(block, depth, expanded, out, down=(), linear=False):
@@ -61,12 +55,12 @@ def _down(filters, groups=1):
 
 _RESNET_STEM = (
     conv(64, 7, 2, activation=_LEAKY),
-    padded_max_pool(3, 2, border=1),
+    padded_max_pool(3, 2, padding=1),
 )
 
-CSP_RESNET_50_TIMM = Network(
+CSP_RESNET_50_TIMM = NetworkSpec(
     name="CSPResNet50Timm",
-    evidence=_EVIDENCE.format("cspresnet50"),
+    provenance=_PROVENANCE.format("cspresnet50"),
     input_size=256,
     stem=_RESNET_STEM,
     stages=(
@@ -77,9 +71,9 @@ CSP_RESNET_50_TIMM = Network(
     ),
 )
 
-CSP_RESNEXT_50_TIMM = Network(
+CSP_RESNEXT_50_TIMM = NetworkSpec(
     name="CSPResNeXt50Timm",
-    evidence=_EVIDENCE.format("cspresnext50"),
+    provenance=_PROVENANCE.format("cspresnext50"),
     input_size=256,
     stem=_RESNET_STEM,
     stages=(
@@ -98,9 +92,9 @@ CSP_RESNEXT_50_TIMM = Network(
 
 _DARKNET_STEM = (conv(32, 3, activation=_LEAKY),)
 
-CSP_DARKNET_53_TIMM = Network(
+CSP_DARKNET_53_TIMM = NetworkSpec(
     name="CSPDarkNet53Timm",
-    evidence=_EVIDENCE.format("cspdarknet53"),
+    provenance=_PROVENANCE.format("cspdarknet53"),
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -112,9 +106,9 @@ CSP_DARKNET_53_TIMM = Network(
     ),
 )
 
-DARKNET_53_TIMM = Network(
+DARKNET_53_TIMM = NetworkSpec(
     name="DarkNet53Timm",
-    evidence=_EVIDENCE.format("darknet53"),
+    provenance=_PROVENANCE.format("darknet53"),
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -135,9 +129,9 @@ def _averaging_down(filters):
     )
 
 
-DARKNET_AA_53 = Network(
+DARKNET_AA_53 = NetworkSpec(
     name="DarkNetAA53",
-    evidence=_EVIDENCE.format("darknetaa53"),
+    provenance=_PROVENANCE.format("darknetaa53"),
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -175,9 +169,9 @@ def _cs3(name, timm, stem, widths, depths, edges=_NONE, squeezed=_NONE):
         squeezed: reduced width of squeeze and excitation, for each stage.
     """
     inputs = (stem[-1].arguments["filters"], *widths)
-    return Network(
+    return NetworkSpec(
         name=name,
-        evidence=_EVIDENCE.format(timm),
+        provenance=_PROVENANCE.format(timm),
         input_size=256,
         stem=stem,
         stages=tuple(

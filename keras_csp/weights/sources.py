@@ -1,7 +1,8 @@
 """The `weights` argument of a factory as a source of weights.
 
 `choose` decides by the name alone, so that a mistake is found before anything
-is downloaded or built; `Source.fetch` finds the file, `load` fills the model.
+is downloaded or built. `Source.fetch` finds the file, `image_spec` says what
+pixels it was trained with, `load` fills the model.
 """
 
 import logging
@@ -10,11 +11,19 @@ import re
 
 from keras_csp import darknet
 from keras_csp._registry import get_factory
-from keras_csp.weights import hub, keras_files, timm
-from keras_csp.weights.catalog import find_record, record_of, records
+from keras_csp.layers.preprocessing import ImageSpec
+from keras_csp.weights import hub, keras_files, timm, timm_config
+from keras_csp.weights.catalog import (
+    darknet_files,
+    find_record,
+    record_of,
+    records,
+)
+from keras_csp.weights.class_names import imagenet_names
 
 PUBLISHED_CLASSES = 1000
 TIMM_FILE = "model.safetensors"
+_LOGGER = logging.getLogger("keras_csp")
 _KERAS_FILES = (".weights.h5", ".keras")
 # In names of files that have the shapes of a leaky network, but not its
 # activations.
@@ -40,6 +49,10 @@ class Source:
         """Whether it has every kernel of the features, whatever happens."""
         return True
 
+    def image_spec(self, network):
+        """The `ImageSpec` that `network`'s weights were trained with."""
+        return published_image_spec(network)
+
     def load(self, model):
         """Fills `model`; the paths of the variables left as they were."""
         raise NotImplementedError
@@ -59,21 +72,52 @@ class TimmSource(Source):
         super().__init__()
         self.record = record
         self.source = None if source is None else os.fspath(source)
+        self._config = None
         if source is not None:
             _refuse_pickles(self.source)
 
     def fetch(self):
+        if self.path is not None:
+            return
         if self.source is None:
             hub_id, revision = self.record.hub_id, self.record.revision
+            self.path = hub.download(hub_id, TIMM_FILE, revision)
         elif local := _local_safetensors(self.source):
-            self.path = local
-            return
+            self.path, self._config = local, timm_config.beside(local)
         else:
             hub_id, revision = _hub_id(self.source)
-        self.path = hub.download(hub_id, TIMM_FILE, revision)
+            self.path = hub.download(hub_id, TIMM_FILE, revision)
+            self._config = _download_config(hub_id, revision)
+
+    def image_spec(self, network):
+        """As its config.json says, else as the record does.
+
+        The classes of a local file without a config are not known: it may
+        have been trained on any 1000 of them.
+        """
+        spec = published_image_spec(network)
+        if self._config is not None:
+            return spec.replace(**timm_config.read(self._config))
+        if self.source is None:
+            return spec.replace(class_names=imagenet_names())
+        return spec
 
     def load(self, model):
         return timm.load(model, self.path, self.record)
+
+
+def _download_config(hub_id, revision):
+    """The path of timm's config in a repository, None where it has none."""
+    try:
+        return hub.download(hub_id, timm_config.CONFIG_FILE, revision)
+    except hub.DownloadError as error:
+        _LOGGER.warning(
+            "%s: the published network's pixel statistics are used, and its "
+            "classes have no names. %s",
+            hub_id,
+            str(error).removesuffix(" Nothing was loaded."),
+        )
+        return None
 
 
 def _local_safetensors(source):
@@ -96,6 +140,10 @@ def _hub_id(source):
 
 
 class _KerasSource(Source):
+    def image_spec(self, network):
+        spec = keras_files.image_spec(self.path)
+        return super().image_spec(network) if spec is None else spec
+
     def load(self, model):
         keras_files.load(model, self.path)
         return []
@@ -117,6 +165,13 @@ class _DarknetSource(Source):
     def complete(self):
         return not darknet.is_backbone(self.path)
 
+    def image_spec(self, network):
+        """Darknet does not smooth a photograph that shrinks."""
+        spec = published_image_spec(network).replace(antialias=False)
+        if darknet.is_backbone(self.path):
+            return spec
+        return spec.replace(class_names=imagenet_names("darknet"))
+
     def load(self, model):
         try:
             return darknet.load_weights(model, self.path)
@@ -126,52 +181,104 @@ class _DarknetSource(Source):
             return darknet.load_weights(model, self.path, classifier=False)
 
 
-def choose(row, weights):
-    """The row to build and the source of its weights (None: random).
+def choose(network, weights):
+    """The source of the weights, None for random ones.
 
-    "imagenet" builds `row.pretrained`, where the published weights belong to
-    another network than `row`.
+    Args:
+        network: the `NetworkSpec` that is built.
+        weights: as of the factories, or a `Source`.
 
     Raises:
         ValueError: weights that no network, or not this one, can take.
     """
     if weights is None or isinstance(weights, Source):
-        return row, weights
+        return weights
     if not isinstance(weights, (str, os.PathLike)):
         raise ValueError(
             f"`weights` must be {_KINDS}. Received: weights={weights!r}"
         )
     weights = os.fspath(weights)
     if weights == "imagenet":
-        return _pretrained(row)
+        return _imagenet(network)
     _refuse_pickles(weights)
     if re.fullmatch(r"hf://[^/]+/[^/]+", weights):
-        return row, _KerasHubSource(weights.removeprefix("hf://"))
-    kinds = (
-        (weights.endswith(_KERAS_FILES), lambda: _KerasSource(weights)),
-        (weights.endswith(".safetensors"), lambda: _timm_file(row, weights)),
-        (
-            weights.endswith(".weights") or darknet.is_backbone(weights),
-            lambda: _darknet_file(row, weights),
-        ),
+        return _KerasHubSource(weights.removeprefix("hf://"))
+    if weights.endswith(_KERAS_FILES):
+        return _KerasSource(_existing(weights))
+    if weights.endswith(".safetensors"):
+        return _timm_file(network, _existing(weights))
+    if weights.endswith(".weights") or darknet.is_backbone(weights):
+        return _darknet_file(network, _existing(weights))
+    raise ValueError(
+        f"`weights` must be {_KINDS}. Received: weights={weights!r}"
     )
-    make = next((make for matches, make in kinds if matches), None)
-    if make is None:
-        raise ValueError(
-            f"`weights` must be {_KINDS}. Received: weights={weights!r}"
-        )
-    if not os.path.isfile(weights):
-        raise ValueError(
-            f"`weights` names no file. Received: weights={weights!r}"
-        )
-    return row, make()
+
+
+def _existing(path):
+    if not os.path.isfile(path):
+        raise ValueError(f"`weights` names no file. Received: weights={path!r}")
+    return path
+
+
+def published_image_spec(network):
+    """The `ImageSpec` of a network's published weights, without names.
+
+    timm's networks have their record's, those trained by Darknet pixels in
+    [0, 1] as they are.
+    """
+    record = record_of(network.name)
+    if record is None:
+        return ImageSpec(size=(network.input_size,) * 2)
+    return ImageSpec(
+        size=(record.input_size,) * 2,
+        mean=record.mean,
+        std=record.std,
+        crop=record.crop,
+        interpolation=record.interpolation,
+    )
+
+
+def image_spec(network, source, shape, classes):
+    """The `ImageSpec` of a network about to be built.
+
+    Args:
+        network: its `NetworkSpec`.
+        source: of its weights, fetched; None for random ones.
+        shape: (height, width, channels) of the image; sides may be None.
+        classes: outputs of the classifier, None without one.
+    """
+    if source is None:
+        spec = published_image_spec(network)
+    else:
+        spec = source.image_spec(network)
+    height, width, channels = shape
+    if height is not None and width is not None:
+        spec = spec.replace(size=(height, width))
+    if spec.class_names is not None and len(spec.class_names) != classes:
+        spec = spec.replace(class_names=None)
+    return spec.replace(
+        mean=_of_channels(spec.mean, channels),
+        std=_of_channels(spec.std, channels),
+    )
+
+
+def _of_channels(numbers, channels):
+    """RGB statistics for other images, as `timm.adapt_input_channels`.
+
+    Four channels: R, G, B, R. Any other number: the average for all.
+    """
+    if len(numbers) in (1, channels):
+        return numbers
+    if channels == 4:
+        return (*numbers, numbers[0])
+    return (sum(numbers) / len(numbers),)
 
 
 def load(source, model):
     """Fills `model`; what stays at its initial value is logged."""
     left = source.load(model)
     if left:
-        logging.getLogger("keras_csp").warning(
+        _LOGGER.warning(
             "%s: left at their initial values, since the weights have another "
             "classifier: %s",
             model.name,
@@ -179,53 +286,64 @@ def load(source, model):
         )
 
 
-def _pretrained(row):
-    row = row.pretrained or row
-    record = record_of(row.name)
-    if record is None:
-        raise ValueError(
-            f'{row.name} has no published weights: weights="imagenet" is not '
-            "available. Networks that have them: "
-            + ", ".join(r.network for r in records())
-            + f". Received: weights='imagenet' for {row.name}"
+def _imagenet(network):
+    record = record_of(network.name)
+    if record is not None:
+        return TimmSource(record)
+    reason = f"There are no published ImageNet weights of {network.name}. "
+    twin = network.timm_counterpart
+    if twin:
+        reason += (
+            f"timm's are of {twin}, another network: "
+            f'keras_csp.{twin}(weights="imagenet"). '
         )
-    return row, TimmSource(record)
+    if any(file.network == network.name for file in darknet_files()):
+        reason += (
+            "For the authors' Darknet weights give the path of their file, "
+            f"weights='{network.cfg}.weights'; keras_csp.list_weights() shows "
+            "where they are published. "
+        )
+    if not twin:
+        names = ", ".join(record.network for record in records())
+        reason += f"Networks with weights of timm's: {names}. "
+    raise ValueError(f"{reason}Received: weights='imagenet' for {network.name}")
 
 
-def _timm_file(row, path):
-    record = record_of(row.name)
+def _timm_file(network, path):
+    record = record_of(network.name)
     if record is not None:
         return TimmSource(record, path)
-    twin = row.pretrained and row.pretrained.name
+    twin = network.timm_counterpart
     raise ValueError(
-        f"A .safetensors file holds a network of timm's, and {row.name} is "
-        "none of them"
-        + (f": its twin there is {twin}. " if twin else ". ")
+        "A .safetensors file holds a network of timm's, and "
+        f"{network.name} is not one of them"
+        + (f": timm's is {twin}. " if twin else ". ")
         + f"Use keras_csp.{twin or '<its network>'}(weights={path!r}) or "
         "keras_csp.weights.load_timm. Received: "
-        f"weights={path!r} for {row.name}"
+        f"weights={path!r} for {network.name}"
     )
 
 
-def _darknet_file(row, path):
+def _darknet_file(network, path):
     name = os.path.basename(path).lower()
     other = [word for word in _OTHER_ACTIVATIONS if word in name]
-    if row.cfg is not None and not other:
+    if network.cfg is not None and not other:
         return _DarknetSource(path)
-    if row.cfg is not None:
+    if network.cfg is not None:
         raise ValueError(
-            f"By its name this file is of a network with another activation "
-            f"than {row.name} (cfg/{row.cfg}.cfg): the authors' omega networks "
-            "have Mish. The file cannot tell. Use keras_csp.darknet.load(cfg, "
-            f"weights) with its own cfg file. Received: weights={path!r}"
+            "By its name this file holds a network with another activation "
+            f"than {network.name} (cfg/{network.cfg}.cfg): the authors' omega "
+            "networks have Mish, and a Darknet file does not state it. Use "
+            "keras_csp.darknet.load(cfg, weights) with its own cfg file. "
+            f"Received: weights={path!r}"
         )
-    twin = row.name.removesuffix("Timm")
+    twin = network.name.removesuffix("Timm")
     raise ValueError(
-        f"A Darknet file fits the network of its cfg file, and {row.name} has "
-        "none by the authors"
-        + (f": its twin there is {twin}. " if twin != row.name else ". ")
+        "A Darknet file fits the network of its cfg file, and the authors "
+        f"published none for {network.name}"
+        + (f": theirs is {twin}. " if twin != network.name else ". ")
         + "Use keras_csp.darknet.load(cfg, weights). "
-        f"Received: weights={path!r} for {row.name}"
+        f"Received: weights={path!r} for {network.name}"
     )
 
 

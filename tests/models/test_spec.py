@@ -6,7 +6,7 @@ import pytest
 from support import SMALL
 
 from keras_csp.layers import ConvNormAct
-from keras_csp.models.spec import Network, Spec, conv, csp, residual
+from keras_csp.models.spec import LayerSpec, NetworkSpec, conv, csp, residual
 
 
 def test_a_spec_makes_a_new_layer_each_time():
@@ -42,12 +42,12 @@ def test_rows_hold_data_only():
 
     for module in (darknet, densenet, hardnet, resnet):
         for row in vars(module).values():
-            if isinstance(row, Network):
+            if isinstance(row, NetworkSpec):
                 _check_data(dataclasses.astuple(row))
 
 
 def _check_data(value):
-    if isinstance(value, Spec):
+    if isinstance(value, LayerSpec):
         _check_data(tuple(value.arguments.values()))
     elif isinstance(value, tuple):
         for item in value:
