@@ -1,120 +1,215 @@
-"""From pixels to network and from its answers to words."""
-
-import functools
-import pathlib
+"""From photographs to a network's input, and from its outputs to names."""
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_csp._validation import check_choice
-from keras_csp.weights import find_record
+from keras_csp._validation import check_positive
+from keras_csp.layers.preprocessing import image_spec, to_grey
+from keras_csp.weights import imagenet_classes
+from keras_csp.weights.class_names import wordnet_ids
+
+_DATA_FORMATS = ("channels_first", "channels_last")
 
 
-def preprocess_input(x, data_format=None, weights=None):
-    """x / 255, or (x / 255 - mean) / std: what the weights were trained with.
+def preprocess_input(x, model=None, data_format=None):
+    """x / 255: what every network of this package takes.
 
-    The paper's networks were trained by Darknet, which scales pixels to
-    [0, 1] and subtracts no mean; timm normalises each channel too.
+    A network normalises its pixels itself, in its first layer. With `model`,
+    images of another size than its own are also brought to it, as its
+    `ImageSpec` says: resized, cropped or letterboxed, with its interpolation.
 
     Args:
-        x: an array or tensor of images, 3D or 4D, values in [0, 255].
-        data_format: accepted for the sake of keras.applications. None
-            (default) and "channels_last" are the same, and without `weights`
-            so is "channels_first".
-        weights: None (default) for Darknet's scaling, or the name of a
-            published checkpoint: timm's ("cspresnext50"), its hub id, or its
-            factory ("CSPResNeXt50Timm"). See `list_weights`. "imagenet" is
-            not one checkpoint and raises.
+        x: images with values in [0, 255], channels last: an array or tensor
+            `(batch, height, width, channels)` or `(height, width, channels)`,
+            or a list of images of any sizes (arrays, PIL images).
+        model: a network of this package, or one built upon it. `None`
+            (default): no image is resized. A string here is `data_format`, as
+            in keras.applications.
+        data_format: accepted as in keras.applications. `None` (default) and
+            "channels_last" are the same; without `model` so is
+            "channels_first".
 
     Returns:
-        float32 (or the tensor's own floating type) of the same shape; `x`
-        itself is left as it is.
+        float32 (of a floating tensor its own type) in [0, 1]. Without
+        `model`, of the shape of `x`, a list stacked. With it, a batch
+        `(batch, height, width, channels)` as it takes them. `x` itself is not
+        changed.
 
     Raises:
-        ValueError: not 3D or 4D, an unknown `data_format` or checkpoint, or
-            images of other than 3 channels for a checkpoint of RGB ones.
+        ValueError: not 3D or 4D; an unknown `data_format`; a model without an
+            `ImageSpec`; channels that the model does not take; images of
+            different sizes, where the model does not say which it takes.
     """
-    record = None if weights is None else _record(weights)
-    if data_format not in (None, "channels_first", "channels_last"):
+    if isinstance(model, str):
+        model, data_format = None, model
+    if data_format not in (None, *_DATA_FORMATS):
         raise ValueError(
-            "Expected data_format to be one of `channels_first` or "
-            f"`channels_last`. Received: data_format={data_format!r}"
+            "`data_format` must be None, 'channels_first' or 'channels_last'. "
+            f"Received: data_format={data_format!r}"
         )
+    if model is not None:
+        if data_format == "channels_first":
+            raise ValueError(
+                "A network of this package takes images with channels last. "
+                f"Received: data_format={data_format!r}"
+            )
+        return _for_model(x, model)
+    if isinstance(x, (list, tuple)):
+        return _stacked([_scaled(np.asarray(image)) for image in x])
+    return _scaled(x if hasattr(x, "dtype") else np.asarray(x))
+
+
+def _scaled(x):
     if len(x.shape) not in (3, 4):
         raise ValueError(
             "`x` must be an image or a batch of images, 3D or 4D. Received: "
             f"an array of shape {tuple(x.shape)}"
         )
     if isinstance(x, np.ndarray):
-        floating = np.issubdtype(x.dtype, np.floating)
-        scaled = (x if floating else x.astype("float32")) / 255.0
-    elif keras.backend.is_float_dtype(x.dtype):
-        scaled = x / 255.0
-    else:
-        scaled = ops.cast(x, "float32") / 255.0
-    return scaled if record is None else _normalized(scaled, record)
+        return x.astype("float32") / np.float32(255)
+    if keras.backend.is_float_dtype(x.dtype):
+        return x / 255.0
+    return ops.cast(x, "float32") / 255.0
 
 
-def _record(weights):
-    if weights == "imagenet":
+def _stacked(images):
+    shapes = {image.shape for image in images}
+    if len(shapes) != 1:
         raise ValueError(
-            "Which statistics weights='imagenet' stands for depends on the "
-            "network. Name the checkpoint, e.g. weights='cspresnext50'; "
-            "keras_csp.list_weights() prints all of them."
+            "Images of different sizes need a model whose size is known. "
+            f"Received: images of shapes {sorted(shapes)}"
         )
-    return find_record(weights)
+    return np.stack(images)
 
 
-def _normalized(x, record):
-    if x.shape[-1] != len(record.mean):
+def _for_model(x, model):
+    spec = image_spec(model)
+    if spec is None:
         raise ValueError(
-            f"The statistics of {record.name!r} are those of "
-            f"{len(record.mean)} channels, channels last. Received: an array "
-            f"of shape {tuple(x.shape)}"
+            f"{model.name!r} has no ImageSpec, which says what pixels it "
+            "takes: give it one by keras_csp.with_image_spec(model, "
+            "keras_csp.ImageSpec(...)). Received: a model without a "
+            "Preprocessing layer"
         )
-    mean, std = np.asarray(record.mean), np.asarray(record.std)
-    if isinstance(x, np.ndarray):
-        return ((x - mean) / std).astype(x.dtype)
-    return (x - ops.cast(mean, x.dtype)) / ops.cast(std, x.dtype)
+    channels = model.inputs[0].shape[-1]
+    if hasattr(x, "shape") and len(x.shape) == 4 and _fits(x, spec, channels):
+        return _scaled(x)
+    return _stacked([_fitted(image, spec, channels) for image in _images(x)])
 
 
-def decode_predictions(preds, top=5, order="imagenet"):
-    """The `top` ImageNet classes of each prediction.
+def _images(x):
+    """The images of a batch, of a list, or the one image, as arrays."""
+    numbers = isinstance(x, (list, tuple)) and isinstance(
+        x[0] if x else 0, (list, tuple)
+    )
+    if numbers or not isinstance(x, (list, tuple)):
+        x = _array(x)
+        x = [x] if x.ndim in (2, 3) else x
+    if not len(x):
+        raise ValueError("There is no image in `x`. Received: none")
+    images = [_array(image) for image in x]
+    for image in images:
+        if image.ndim not in (2, 3) or not image.size:
+            raise ValueError(
+                "An image must be (height, width, channels), or (height, "
+                f"width) in grey. Received: an array of shape {image.shape}"
+            )
+    return [image if image.ndim == 3 else image[..., None] for image in images]
 
-    As in keras.applications, whose list of names it downloads once.
+
+def _array(x):
+    """`x` as a NumPy array; tensors without values are refused."""
+    if keras.utils.is_keras_tensor(x) or keras.ops.is_tensor(x):
+        try:
+            return ops.convert_to_numpy(x)
+        except (NotImplementedError, TypeError, ValueError, AttributeError):
+            raise ValueError(
+                "Symbolic images must have the size and channels of the "
+                "model, in a batch; in a tf.data pipeline, "
+                "keras_csp.data.fit_image brings an image to its size. "
+                f"Received: a tensor of shape {tuple(x.shape)}"
+            ) from None
+    return np.asarray(x)
+
+
+def _fits(image, spec, channels):
+    height, width, own = image.shape[-3:]
+    return own == channels and spec.size in (None, (height, width))
+
+
+def _fitted(image, spec, channels):
+    """One image as float32 of the model's size and channels, in [0, 1]."""
+    if _fits(image, spec, channels):
+        return _scaled(image)
+    if image.shape[-1] not in (1, 3, channels):
+        raise ValueError(
+            f"The model takes images of {channels} channels. Received: an "
+            f"image of shape {image.shape}"
+        )
+    pixels = _scaled(image)
+    if spec.size not in (None, image.shape[:2]):
+        # Imported here, since it imports TensorFlow.
+        from keras_csp.data import fit_image
+
+        pixels = np.asarray(fit_image(image, spec)[0])
+    if pixels.shape[-1] == channels:
+        return pixels
+    if channels == 1:
+        return to_grey(pixels)
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=-1)
+    raise ValueError(
+        f"The model takes images of {channels} channels. Received: an image "
+        f"of shape {image.shape}"
+    )
+
+
+def decode_predictions(preds, model=None, top=5):
+    """The `top` classes of each prediction, by name.
 
     Args:
-        preds: `(samples, 1000)` probabilities or logits.
+        preds: `(samples, classes)` scores: probabilities or logits.
+        model: the network that gave them; the names are those of its
+            `ImageSpec`. `None` (default): ImageNet's 1000 classes in the
+            order of keras.applications, sorted by WordNet id. An integer here
+            is `top`, as in keras.applications.
         top: how many classes for each sample. Default 5.
-        order: of the 1000 classes: "imagenet" (default) for sorted WordNet
-            ids, which Keras and timm have; "darknet" for that of networks
-            trained by Darknet, e.g. loaded from an author's .weights file.
 
     Returns:
-        For each sample a list of (WordNet id, name, score), best first.
+        For each sample a list of `(id, name, score)`, best first. The id is
+        the WordNet id of ImageNet's classes, the number of any other.
 
     Raises:
-        ValueError: `preds` is not of shape `(samples, 1000)`, or an unknown
-            order.
+        ValueError: `preds` is not 2D, or not of as many classes as there are
+            names; a model that has no names of classes.
     """
-    check_choice("order", order, ("imagenet", "darknet"))
+    if model is not None and not hasattr(model, "layers"):
+        model, top = None, model
+    top = check_positive("top", top)
+    classes = imagenet_classes() if model is None else _classes(model)
     preds = ops.convert_to_numpy(preds)
-    if preds.ndim != 2 or preds.shape[1] != 1000:
+    if preds.ndim != 2 or preds.shape[1] != len(classes):
         raise ValueError(
-            "`decode_predictions` expects a batch of predictions (a 2D array "
-            f"of shape (samples, 1000)). Received: shape {preds.shape}"
+            "`preds` must be a batch of predictions, of shape (samples, "
+            f"{len(classes)}). Received: an array of shape {preds.shape}"
         )
-    if order == "darknet":
-        preds = preds[:, np.argsort(darknet_classes())]
-    return keras.applications.imagenet_utils.decode_predictions(preds, top)
+    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
+    return [
+        [(*classes[index], scores[index]) for index in order]
+        for order, scores in zip(best, preds)
+    ]
 
 
-@functools.cache
-def darknet_classes():
-    """The WordNet ids of ImageNet's 1000 classes in Darknet's order.
-
-    Source: Darknet, data/imagenet.labels.list.
-    """
-    path = pathlib.Path(__file__).with_name("darknet_classes.txt")
-    return tuple(path.read_text().split())
+def _classes(model):
+    """((id, name), ...) of the classes of a model."""
+    spec = image_spec(model)
+    names = None if spec is None else spec.class_names
+    if names is None:
+        raise ValueError(
+            f"The classes of {model.name!r} have no names. Give it some: "
+            "model = keras_csp.with_image_spec(model, class_names=[...]). "
+            "Without `model`, they are ImageNet's in the order of Keras"
+        )
+    ids = wordnet_ids(names) or range(len(names))
+    return tuple(zip(ids, names))
