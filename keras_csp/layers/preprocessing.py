@@ -111,7 +111,8 @@ class Preprocessing(keras.layers.Layer):
         if mean.any():
             x = x - mean
         if (std != 1).any():
-            # Not a division, which has no form of 8 bits in TFLite.
+            # Not a division: that has no form of 8 bits in TFLite, whose
+            # converter must first see that the divisor is constant.
             x = x * (1 / std)
         return ops.cast(x, self.compute_dtype)
 

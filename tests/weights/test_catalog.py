@@ -75,10 +75,10 @@ def test_file_of_another_network_is_refused(saved):
 
 
 def test_networks_without_a_cfg_refuse_darknet_files(saved):
-    with pytest.raises(ValueError, match=r"PeleeNet has none.*darknet\.load"):
+    with pytest.raises(ValueError, match=r"none for PeleeNet.*darknet\.load"):
         keras_csp.PeleeNet(weights=saved[1])
     with pytest.raises(
-        ValueError, match=r"Timm has none.* twin there is CSPDarkNet53\."
+        ValueError, match=r"none for .*Timm: theirs is CSPDarkNet53\."
     ):
         keras_csp.CSPDarkNet53Timm(weights=saved[1])
 
