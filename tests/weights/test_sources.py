@@ -67,7 +67,6 @@ def load(path, **options):
 
 def test_every_network_has_the_statistics_of_its_record():
     """Random weights included, so that training and use agree."""
-    found = 0
     for record in keras_csp.weights.records():
         spec = sources.published_image_spec(Named(record.network, 1))
         assert (spec.mean, spec.std) == (record.mean, record.std)
@@ -76,8 +75,6 @@ def test_every_network_has_the_statistics_of_its_record():
             record.interpolation,
         )
         assert spec.size == (record.input_size,) * 2
-        found += spec.mean != (0.0,)
-    assert found
     spec = sources.published_image_spec(Named("CSPResNeXt50", 256))
     assert (spec.mean, spec.std, spec.size) == ((0,), (1,), (256, 256))
 
