@@ -8,7 +8,6 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from keras_csp._tables import aligned
 from keras_csp.export.runtimes import inspected
 from keras_csp.export.tflite_file import to_integers, to_numbers
 
@@ -74,21 +73,6 @@ def report(errors, count=5):
         for e in worst
     ]
     return "Relative to their outputs these add most: " + ", ".join(layers)
-
-
-def table(errors):
-    """All of them as aligned text."""
-    header = ("layer", "operation", "error", "added")
-    rows = [
-        (
-            e.layer,
-            e.operation,
-            f"{100 * e.error:.2f} %",
-            f"{100 * e.added:+.2f}",
-        )
-        for e in errors
-    ]
-    return "\n".join(aligned([header, *rows], right=(2, 3)))
 
 
 class _Tensors:

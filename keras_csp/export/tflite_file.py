@@ -34,7 +34,7 @@ def finished(content, following, metadata):
             bytearray(following)
         )
         model = joined(model, following)
-    labels = _LABELS if metadata.labels else None
+    labels = _LABELS if metadata.class_names else None
     described = model_metadata(metadata, labels, _outputs(model))
     _add_buffer(model, "TFLITE_METADATA", described)
     return packed(model) + _zipped(metadata)
@@ -170,8 +170,8 @@ def packed(model):
 def _zipped(metadata):
     """Uncompressed, as TensorFlow's metadata tools read and write them."""
     files = {_DESCRIPTION: metadata.to_json()}
-    if metadata.labels:
-        files[_LABELS] = "\n".join(metadata.labels) + "\n"
+    if metadata.class_names:
+        files[_LABELS] = "\n".join(metadata.class_names) + "\n"
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name, text in files.items():
