@@ -1,6 +1,8 @@
 """`export`: a network or a trained model as a file for another runtime."""
 
 import pathlib
+import sys
+import warnings
 
 import numpy as np
 
@@ -74,7 +76,11 @@ def _export(options):
         settings["representative"] = samples
     sides = input_size(metadata, size)
     settings["input_shape"] = (*sides, *metadata.input_shape[2:])
-    print(export.save(model, options.file, samples, **settings))
+    with warnings.catch_warnings(record=True) as caught:
+        print(export.save(model, options.file, samples, **settings))
+    for warning in caught:
+        if warning.category is UserWarning:  # ours, not the libraries'
+            print(f"keras-csp: {warning.message}", file=sys.stderr)
 
 
 def _settings(options, kind):

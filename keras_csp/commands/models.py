@@ -69,10 +69,11 @@ def load_runtime(options):
     from keras_csp.export import load
     from keras_csp.export.runtimes import KerasRuntime
 
-    if not _is_exported(options.model):
-        if options.weights is None and not _has_weights(options.model):
+    kind = kind_of(options.model)
+    if kind != "exported":
+        if kind in ("cfg", "network") and options.weights is None:
             raise ValueError(
-                f"{options.model} has random weights without --weights FILE"
+                f"{options.model} has random weights without --weights"
             )
         return KerasRuntime(load_model(options))
     for name in ("weights", "names", "score", "iou"):
@@ -99,15 +100,21 @@ def load_model(options):
     """
     size = parse_size(options.size)
     _check_thresholds(options)
-    if _is_exported(options.model):
+    kind = kind_of(options.model)
+    if kind == "exported":
         raise ValueError(
             f"{options.model} is not a Keras model: expected a .keras file, "
             "hf://user/name, a Darknet .cfg or the name of a network"
         )
-    model = _keras_model(options, size)
-    if size and None in model.input_shape[1:3]:
-        _check_stride(model, size)
+    if kind in ("keras", "hub") and options.weights is not None:
+        raise ValueError(
+            "--weights is only valid for a network or a .cfg file; "
+            f"{options.model} has its own. Received: {options.weights}"
+        )
+    model = _LOADERS[kind](options, size)
     if isinstance(model, Detector):
+        if size and None in model.input_shape[1:3]:
+            _check_stride(model, size)
         return model.inference_model(
             score_threshold=options.score, iou_threshold=options.iou
         )
@@ -117,6 +124,26 @@ def load_model(options):
             f"{options.model}, which is none"
         )
     return model
+
+
+def kind_of(name):
+    """How this model is loaded: "hub", "cfg", "keras", "exported", "network".
+
+    Raises:
+        ValueError: a file that does not exist, or an unknown network.
+    """
+    if name.startswith("hf://"):
+        return "hub"
+    # A network also where a folder is called so.
+    if name in keras_csp.list_models():
+        return "network"
+    path = pathlib.Path(name)
+    if path.exists():
+        kinds = {".cfg": "cfg", ".keras": "keras"}
+        return kinds.get(path.suffix.lower(), "exported")
+    if re.fullmatch(r"\w+", name):
+        keras_csp.get_factory(name)  # names the networks that are similar
+    raise ValueError(f"no such model: {name}; expected {_KINDS}")
 
 
 def parse_size(text):
@@ -156,40 +183,6 @@ def input_size(metadata, size):
     return sides
 
 
-def _is_exported(name):
-    """Whether this is a file of another runtime, there or not."""
-    from keras_csp.export.formats import FORMATS, suffix_of
-
-    path = pathlib.Path(name)
-    if name.startswith("hf://") or path.suffix in (".cfg", ".keras"):
-        return False
-    if name in keras_csp.list_models():  # even where a folder is called so
-        return False
-    return path.exists() or bool(path.suffix and suffix_of(path) in FORMATS)
-
-
-def _has_weights(name):
-    return name.startswith("hf://") or name.endswith(".keras")
-
-
-def _keras_model(options, size):
-    name = options.model
-    if name.endswith(".cfg"):
-        return _darknet(options, size)
-    names = read_names(options.names)
-    if re.fullmatch(r"\w+", name):
-        return _network(options, size, names)
-    if not _has_weights(name):
-        raise ValueError(f"no such model: {name}; expected {_KINDS}")
-    if options.weights is not None:
-        raise ValueError(
-            "--weights are only valid for a network or a .cfg file; "
-            f"{name} has its own. Received: {options.weights}"
-        )
-    model = _from_hub(name) if name.startswith("hf://") else _from_file(name)
-    return _with_names(model, names)
-
-
 def _darknet(options, size):
     model = _load_darknet(options)
     if size is None or size == model.input_shape[1:3]:
@@ -203,7 +196,8 @@ def _load_darknet(options, shape=None):
     )
 
 
-def _network(options, size, names):
+def _network(options, size):
+    names = read_names(options.names)
     factory = keras_csp.get_factory(options.model)
     arguments = {"classes": len(names)} if names else {}
     if size:
@@ -212,11 +206,14 @@ def _network(options, size, names):
     return _with_names(model, names)
 
 
-def _from_file(name):
-    path = pathlib.Path(name)
-    if not path.is_file():
-        raise ValueError(f"no such model: {name}")
-    return _read(path, name)
+def _keras_file(options, _size):
+    model = _read(options.model, options.model)
+    return _with_names(model, read_names(options.names))
+
+
+def _hub_model(options, _size):
+    model = _from_hub(options.model)
+    return _with_names(model, read_names(options.names))
 
 
 def _from_hub(name):
@@ -231,16 +228,15 @@ def _from_hub(name):
     folder = pathlib.Path(hub.download_folder(repository, wanted, revision))
     if file is None and (folder / "metadata.json").is_file():
         return _read(folder, name)
-    files = sorted(
-        path.relative_to(folder) for path in folder.rglob(file or "*.keras")
-    )
-    if len(files) != 1:
-        listed = ", ".join(map(str, files)) or "none"
+    files = [folder / file] if file else sorted(folder.rglob("*.keras"))
+    if len(files) != 1 or not files[0].is_file():
+        listed = [path.relative_to(folder).as_posix() for path in files]
         raise ValueError(
-            f"{name} must have one .keras file, or what "
-            f'`model.save("hf://{repository}")` writes. It has: {listed}'
+            f"{name} must be one .keras file, or what "
+            f'`model.save("hf://{repository}")` writes. Found: '
+            + (", ".join(listed) if len(files) > 1 else "none")
         )
-    return _read(folder / files[0], name)
+    return _read(files[0], name)
 
 
 def _read(path, name):
@@ -284,12 +280,18 @@ def _check_thresholds(options):
             check_fraction(f"--{name}", value)
 
 
-def _check_stride(model, size):
-    if not isinstance(model, Detector):
-        return
-    stride = model.largest_stride
+def _check_stride(detector, size):
+    stride = detector.largest_stride
     if size[0] % stride or size[1] % stride:
         raise ValueError(
             f"--size must be a multiple of {stride}. Received: "
             f"{size[0]}x{size[1]}"
         )
+
+
+_LOADERS = {
+    "cfg": _darknet,
+    "hub": _hub_model,
+    "keras": _keras_file,
+    "network": _network,
+}

@@ -65,7 +65,7 @@ def download_folder(hub_id, patterns, revision=None):
     Raises:
         DownloadError, ValueError: as `download`.
     """
-    what = f"{' '.join(patterns)} of {hub_id} (revision {revision or 'main'})"
+    what = f"{hub_id} (revision {revision or 'main'})"
     try:
         folder = huggingface_hub.snapshot_download(
             hub_id, revision=revision, allow_patterns=list(patterns)
