@@ -70,7 +70,7 @@ def classifier(size=16, **spec):
     return keras_csp.with_image_spec(model, class_names=COLOURS, **spec)
 
 
-def save_photographs(folder, count, shape=(30, 40, 3)):
+def save_photographs(folder, count, shape=(30, 30, 3)):
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):

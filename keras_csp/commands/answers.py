@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_csp.detection.evaluation import in_original
+
 _DETECTIONS = {"boxes", "scores", "classes", "count"}
 
 
@@ -107,7 +109,7 @@ def understand(outputs, path, image, view, class_names, top):
         ValueError: outputs that are neither class scores nor boxes.
     """
     if isinstance(outputs, dict) and outputs.keys() >= _DETECTIONS:
-        found = _in_photograph(outputs, image, view)
+        found = in_original(outputs, image, view)
         return BoxAnswer(path, class_names, image, found)
     if not isinstance(outputs, (dict, list, tuple)):
         scores = np.asarray(outputs)
@@ -117,19 +119,6 @@ def understand(outputs, path, image, view, class_names, top):
         "the model gives neither class scores (batch, classes) nor boxes. "
         f"Received: an output of {_shapes(outputs)}"
     )
-
-
-def _in_photograph(outputs, image, view):
-    """The detections, their boxes in pixels of the photograph."""
-    count = int(np.asarray(outputs["count"])[0])
-    boxes, scores, classes = (
-        np.asarray(outputs[key])[0, :count]
-        for key in ("boxes", "scores", "classes")
-    )
-    boxes = np.asarray(view.original_boxes(boxes), "float64")
-    height, width = image.shape[:2]
-    boxes = np.clip(boxes, 0, [width, height] * 2)
-    return {"boxes": boxes, "scores": scores, "classes": classes}
 
 
 def _shapes(outputs):

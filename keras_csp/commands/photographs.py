@@ -3,9 +3,8 @@
 import numpy as np
 
 from keras_csp.commands.models import input_size
-from keras_csp.data import fit_image
 from keras_csp.data.photographs import read_photograph
-from keras_csp.detection.inputs import luminance
+from keras_csp.data.resizing import fit_image, in_channels
 
 
 class PhotographReader:
@@ -39,7 +38,4 @@ class PhotographReader:
         """
         image = read_photograph(path)
         pixels, view = fit_image(image, self.spec, self.size)
-        pixels = np.asarray(pixels)
-        if self.channels == 1 and pixels.shape[-1] == 3:
-            pixels = luminance(pixels)
-        return pixels, image, view
+        return np.asarray(in_channels(pixels, self.channels)), image, view
