@@ -50,7 +50,7 @@ def layer_errors(exact, quantized, samples):
     files = [_Tensors(exact), _Tensors(quantized)]
     shared = [name for name in files[1].makers if name in files[0].makers]
     if not shared or files[0].input_shape != files[1].input_shape:
-        raise ValueError("The two files are not of one model")
+        raise ValueError("The two files must be of the same model")
     noise, power = collections.Counter(), collections.Counter()
     for sample in np.asarray(samples, "float32"):
         for file in files:

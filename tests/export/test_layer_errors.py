@@ -63,5 +63,5 @@ def test_files_of_different_models(files, tmp_path):
     other = keras.Model(inputs, keras.layers.Dense(2, name="else")(inputs))
     to_tflite(other, tmp_path / "m.tflite", np.ones((2, 8)))
     images = np.ones((1, 16, 16, 3))
-    with pytest.raises(ValueError, match="not of one model"):
+    with pytest.raises(ValueError, match="must be of the same model"):
         layer_errors(tmp_path / "m.tflite", files["int8"], images)
