@@ -26,8 +26,8 @@ class LayerError:
         layer: path of the layer, or of the first of those fused with it.
         operation: of TFLite, e.g. "CONV_2D".
         error: root mean square of the difference, relative to that of the
-            output; that of the layers before included.
-        added: `error` less the largest of what the operation was given.
+            output; it includes the errors of the layers before.
+        added: `error` minus the largest error of the operation's inputs.
     """
 
     layer: str
@@ -41,11 +41,11 @@ def layer_errors(exact, quantized, samples):
 
     Args:
         exact: path (or contents, bytes) of a float32 TFLite file.
-        quantized: of the int8 file of the same model.
+        quantized: path or contents of the int8 file of the same model.
         samples: some real inputs, as the model takes them.
 
     Raises:
-        ValueError: files that have no operation's output in common.
+        ValueError: the files have no operation's output in common.
     """
     files = [_Tensors(exact), _Tensors(quantized)]
     shared = [name for name in files[1].makers if name in files[0].makers]
@@ -66,17 +66,17 @@ def layer_errors(exact, quantized, samples):
 
 
 def report(errors, count=5):
-    """The layers that add most, in one line."""
+    """The layers with the largest added errors, in one line."""
     worst = sorted(errors, key=lambda e: -e.added)[:count]
     layers = [
-        f"{e.layer} (+{100 * e.added:.1f} to {100 * e.error:.1f} %)"
+        f"{e.layer} ({100 * e.added:+.1f} %, in all {100 * e.error:.1f} %)"
         for e in worst
     ]
-    return "Relative to their outputs these add most: " + ", ".join(layers)
+    return "Largest added errors, relative to the outputs: " + ", ".join(layers)
 
 
 class _Tensors:
-    """A TFLite file whose every tensor can be looked at."""
+    """A TFLite file, run so that every tensor can be read."""
 
     def __init__(self, file):
         if not isinstance(file, bytes):
@@ -84,7 +84,8 @@ class _Tensors:
         self._interpreter = inspected(file)
         self._details = self._interpreter.get_tensor_details()
         self._details = {d["index"]: d for d in self._details}
-        # Of what a delegate runs, the interpreter has no operations left.
+        # Operations from the file: the interpreter does not list those that a
+        # delegate runs.
         self._model = flatbuffer_utils.read_model_from_bytearray(
             bytearray(file)
         )
@@ -124,8 +125,11 @@ class _Tensors:
         )
 
     def _before(self, operator, errors):
-        """The largest error of what the operation is given; through what the
-        float file does not have, a change of scale, to what that is given."""
+        """The largest error of the operation's inputs.
+
+        An input that the float file does not have, e.g. the output of a change
+        of scale, is replaced by the inputs of the operation that made it.
+        """
         given = [self._names[int(i)] for i in operator.inputs if i >= 0]
         found = [0.0]
         for name in given:

@@ -29,7 +29,7 @@ def one_or_by_name(outputs):
 
 
 class TFLiteRuntime:
-    """One image at a time; int8 inputs and outputs as the numbers they mean."""
+    """Runs one image at a time; int8 inputs and outputs become floats."""
 
     def __init__(self, path, threads=None):
         from ai_edge_litert.interpreter import Interpreter
