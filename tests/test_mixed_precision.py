@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 from ablation_study import reduced
+from keras_csp.detection.decoding import decode
 from support import SMALL, randomize
 
 from keras_csp import darknet
 from keras_csp.detection import Detector
-from keras_csp.detection.decoding import decode
 from keras_csp.models.builder import build_network
 from keras_csp.models.densenet import CSP_DENSENET_201
 from keras_csp.models.peleenet import csp_peleenet

@@ -1,8 +1,10 @@
-"""The pictures: images per second by engine, and time beside BFLOPs."""
+"""The pictures: images per second by engine, and time by BFLOPs."""
 
-from keras_csp._files import atomic_write
-from peers_lib.networks import NETWORKS
-from peers_lib.targets import BATCH_1, BATCH_8, TRAINING, savings
+from harness.networks import NETWORKS
+from harness.results import save_picture
+
+from peers_parts.plan import BATCH_1, BATCH_8, TRAINING
+from peers_parts.summary import savings
 
 COLOURS = {
     "keras_csp": "#1f6fb4",
@@ -42,11 +44,11 @@ def draw_speeds(summary, path, note):
         row[0].set_yticks(range(len(keys)), labels, fontsize=8)
     figure.suptitle(f"Images per second, more is better. {note}", fontsize=9)
     figure.tight_layout(rect=(0, 0, 1, 0.995))
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def draw_savings(summary, path, published_size, note):
-    """Time saved beside BFLOPs saved; on the line both fall alike."""
+    """Time saved by BFLOPs saved; on the line both fall equally."""
     from matplotlib.figure import Figure
 
     points = [s for s in savings(summary, published_size) if s.bflops]
@@ -68,7 +70,7 @@ def draw_savings(summary, path, published_size, note):
         fontsize=9,
     )
     figure.tight_layout()
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def _contenders(summary, network):
@@ -125,7 +127,8 @@ def _short(value):
 
 def _scatter(axis, points):
     pairs = list(dict.fromkeys(point.pair for point in points))
-    # The second and the fourth pair save as many BFLOPs.
+    # The second and the fourth pair save nearly as many BFLOPs: their labels
+    # are on different sides.
     sides = ("left", "right", "left", "left")
     for number, (pair, marker, side) in enumerate(zip(pairs, "osD^", sides)):
         own = [point for point in points if point.pair == pair]
@@ -166,8 +169,3 @@ def _sizes(points, x, y, apart=2.0):
         else:
             labels.append(([size], a, b))
     return [(f"{', '.join(sizes)} px", a, b) for sizes, a, b in labels]
-
-
-def _save(figure, path):
-    with atomic_write(path) as part:
-        figure.savefig(part)

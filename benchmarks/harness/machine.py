@@ -1,7 +1,8 @@
-"""The CPU, and the interpreters that contenders can run in."""
+"""The machine: its CPU and memory, its Python interpreters, its device."""
 
 import dataclasses
 import functools
+import importlib
 import json
 import os
 import pathlib
@@ -9,7 +10,7 @@ import platform
 import subprocess
 import sys
 
-# Module to the distribution whose version is told.
+# Module: the distribution whose version is reported.
 DISTRIBUTIONS = {
     "numpy": "numpy",
     "keras": "keras",
@@ -50,20 +51,24 @@ print(json.dumps(found))
 """
 
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-# The user's choice, read before keras_csp is imported, which makes one.
-_CHOSEN = os.environ.get(_ONEDNN)
+# The user's choice, read before keras_csp is imported, which sets its own.
+_USERS_CHOICE = os.environ.get(_ONEDNN)
 
 
 @dataclasses.dataclass(frozen=True)
 class Interpreter:
-    """A Python and {module: version} of what it has."""
+    """A Python and {module: version} of what is installed there."""
 
     path: str
     versions: dict
 
 
-def look_into(path):
-    """An `Interpreter`; ValueError if `path` is none."""
+def inspect_interpreter(path):
+    """The `Interpreter` at `path`.
+
+    Raises:
+        ValueError: it does not run as a Python interpreter.
+    """
     try:
         answer = subprocess.run(
             [path, "-c", _PROBE, json.dumps(DISTRIBUTIONS)],
@@ -91,7 +96,7 @@ class Machine:
     cores: tuple
 
     def interpreter(self, job):
-        """The one for `job`, or why there is none: (interpreter, reason)."""
+        """(interpreter for `job`, None), or (None, why there is none)."""
         order = [self.this, self.timm]
         if job.python == "timm":
             order.reverse()
@@ -104,8 +109,8 @@ class Machine:
 
     @property
     def versions(self):
-        """{distribution: version}, both where the interpreters differ."""
-        told = {"Python": platform.python_version()}
+        """{distribution: version}; both, where the interpreters differ."""
+        found = {"Python": platform.python_version()}
         for module, name in DISTRIBUTIONS.items():
             versions = [
                 interpreter.versions[module]
@@ -113,18 +118,22 @@ class Machine:
                 if module in interpreter.versions
             ]
             if versions:
-                told[name] = " and ".join(dict.fromkeys(versions))
-        return told
+                found[name] = " and ".join(dict.fromkeys(versions))
+        return found
 
 
 def find_machine(timm_python, threads):
-    """The `Machine`: `timm_python` may be None, `threads` too.
+    """The `Machine` of this process.
+
+    Args:
+        timm_python: path of an interpreter with timm; None for this one.
+        threads: of every contender; None for as many as there are cores.
 
     Raises:
-        ValueError: no such Python, or not so many cores.
+        ValueError: there is no such interpreter, or there are fewer cores.
     """
-    this = look_into(sys.executable)
-    timm = look_into(timm_python) if timm_python else this
+    this = inspect_interpreter(sys.executable)
+    timm = inspect_interpreter(timm_python) if timm_python else this
     cores = allowed_cores()
     if threads is not None and not 1 <= threads <= len(cores):
         raise ValueError(
@@ -140,9 +149,19 @@ def allowed_cores():
     return tuple(range(os.cpu_count()))
 
 
+def software(*names):
+    """Names and versions in words, e.g. "Keras 3.15.1, TensorFlow 2.21.0"."""
+    modules = {"Keras": "keras", "LiteRT": "ai_edge_litert"}
+    modules |= {"TensorFlow": "tensorflow", "keras-hub": "keras_hub"}
+    return ", ".join(
+        f"{name} {importlib.import_module(modules.get(name, name)).__version__}"
+        for name in names
+    )
+
+
 @functools.cache
-def cpu():
-    """The CPU's name and what vectors it has, in words."""
+def cpu_name():
+    """The CPU's name and its vector extensions, in words."""
     try:
         text = pathlib.Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -168,7 +187,7 @@ def cpu():
 
 
 def free_memory():
-    """Bytes that a new process can have, or None if that is not known."""
+    """Bytes that a new process can use; None if that is not known."""
     try:
         text = pathlib.Path("/proc/meminfo").read_text()
     except OSError:
@@ -178,20 +197,51 @@ def free_memory():
 
 
 def environment(threads):
-    """Of every contender: this program's, its threads, and no GPU.
+    """Environment of a contender: this one's, the threads, and no GPU.
 
-    Without what importing keras_csp has set in this process: whether oneDNN
-    is on is each package's own doing, unless the user said it.
+    It lacks what importing keras_csp has set in this process: each package
+    decides for itself whether oneDNN is on, unless the user has decided.
     """
     names = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
     given = {k: v for k, v in os.environ.items() if k != _ONEDNN}
-    if _CHOSEN is not None:
-        given[_ONEDNN] = _CHOSEN
+    if _USERS_CHOICE is not None:
+        given[_ONEDNN] = _USERS_CHOICE
     return {
         **given,
         **{f"{name}_NUM_THREADS": str(threads) for name in names},
         "CUDA_VISIBLE_DEVICES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        # Compiles in the process itself, which can be stopped and timed.
+        # Compile in the process itself, which can be paused and timed.
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
     }
+
+
+def device_name():
+    """The GPU of Keras' backend, or else the CPU and its cores."""
+    return _gpu() or f"{cpu_name()}, {os.cpu_count()} cores"
+
+
+def has_gpu():
+    """Whether Keras' backend computes on a GPU."""
+    return _gpu() is not None
+
+
+def _gpu():
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        return None if device.platform == "cpu" else device.device_kind
+    if backend == "torch":
+        import torch
+
+        found = torch.cuda.is_available()
+        return torch.cuda.get_device_name(0) if found else None
+    import tensorflow as tf
+
+    for device in tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_device_details(device)["device_name"]
+    return None

@@ -1,15 +1,14 @@
-"""The tables, as Markdown and CSV."""
+"""The page and the CSV file of benchmarks/peers.py."""
 
 import dataclasses
 
-from result_files import write_csv
+from harness.networks import NETWORKS
+from harness.results import write_rows
 
 from keras_csp._files import atomic_write
 from keras_csp._tables import markdown
-from peers_lib.jobs import TRAINING_BATCH
-from peers_lib.networks import NETWORKS
-from peers_lib.summary import Row
-from peers_lib.targets import BATCH_1, BATCH_8, TRAINING, savings, targets
+from peers_parts.plan import BATCH_1, BATCH_8, TRAINING, TRAINING_BATCH
+from peers_parts.summary import Row, savings, targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,10 +16,11 @@ class Report:
     """What the files say.
 
     Attributes:
-        summary: a `summary.Summary`.
+        summary: a `Summary`.
         skipped: {(key of a job, quantity): why}, left out included.
         about: lines on the machine, the versions and the command.
-        published_size, published_fps: of a factory, of a detector's head.
+        published_size: gives the image size of a factory.
+        published_fps: {head of a detector: the paper's images a second}.
     """
 
     summary: object
@@ -30,16 +30,15 @@ class Report:
     published_fps: dict
 
     def write(self, stem):
-        """`stem`.csv and `stem`.md, each whole or not at all."""
-        text = self.text()
+        """Writes `stem`.csv and `stem`.md."""
         with atomic_write(stem.with_suffix(".md")) as part:
-            part.write_text(text, encoding="utf-8")
-        fields = [field.name for field in dataclasses.fields(Row)]
-        rows = (
-            [_number(getattr(row, field)) for field in fields]
+            part.write_text(self.text(), encoding="utf-8")
+        columns = [field.name for field in dataclasses.fields(Row)]
+        rows = [
+            {name: _number(getattr(row, name)) for name in columns}
             for row in self.summary.rows
-        )
-        write_csv(stem.with_suffix(".csv"), fields, rows)
+        ]
+        write_rows(stem.with_suffix(".csv"), columns, rows)
 
     def text(self):
         parts = (
@@ -70,7 +69,10 @@ class Report:
 
     def _speeds(self):
         for network in NETWORKS:
-            rows = list(self._network(network))
+            rows = [
+                self._speed_cells(network, *key)
+                for key in self.summary.contenders(network.title)
+            ]
             if rows:
                 yield f"### {network.title}"
                 yield ""
@@ -81,16 +83,36 @@ class Report:
                 yield from markdown([_SPEED_HEADER, *rows], right=range(2, 11))
                 yield ""
 
-    def _network(self, network):
+    def _speed_cells(self, network, framework, engine, model):
+        found = self.summary.find(
+            section="inference",
+            network=network.title,
+            framework=framework,
+            engine=engine,
+            model=model,
+        )
+        rows = {row.quantity: row for row in found}
+        one, eight, training = map(rows.get, (BATCH_1, BATCH_8, TRAINING))
+        inferred = [row for row in (one, eight) if row]
+        bflops = [row.bflops for row in found if row.bflops is not None]
+        gflops = [row.gflops for row in inferred if row.gflops]
+        peaks = [row.peak_mb for row in inferred if row.peak_mb]
         sgemm = self.summary.sgemm(network.title)
-        found = self.summary.find(section="inference", network=network.title)
-        for key in self.summary.contenders(network.title):
-            rows = {
-                row.quantity: row
-                for row in found
-                if (row.framework, row.engine, row.model) == key
-            }
-            yield _speed_cells(key, rows, sgemm)
+        relative = max(gflops) / sgemm if gflops and sgemm else None
+        return (
+            f"{framework} {engine}",
+            model,
+            _or(bflops[0] if bflops else None, ".2f"),
+            *(
+                _or(row.images_per_second if row else None, ".2f")
+                for row in (one, eight, training)
+            ),
+            _or(relative, ".2f"),
+            _or(training.first if training else None, ".1f"),
+            _or(max(peaks, default=None), ".0f"),
+            _or(training.peak_mb if training else None, ".0f"),
+            f"{max(row.spread for row in found):.0%}",
+        )
 
     def _costs(self):
         rows = [row for row in self.summary.rows if row.section == "costs"]
@@ -205,12 +227,10 @@ class Report:
         reasons = {}
         for (key, quantity), reason in self.skipped.items():
             _, network, framework, engine, model = key
-            name = " ".join(filter(None, (framework, engine)))
-            names = dict.fromkeys(filter(None, (network, name, model)))
-            who = reasons.setdefault(reason, {}).setdefault(
-                ", ".join(names), []
-            )
-            who.append(quantity)
+            engine = " ".join(filter(None, (framework, engine)))
+            names = dict.fromkeys(filter(None, (network, engine, model)))
+            contenders = reasons.setdefault(reason, {})
+            contenders.setdefault(", ".join(names), []).append(quantity)
         for reason, contenders in reasons.items():
             yield f"- {reason}:"
             for name, quantities in contenders.items():
@@ -240,29 +260,6 @@ _SPEED_HEADER = (
 )
 
 
-def _speed_cells(key, rows, sgemm):
-    framework, engine, model = key
-    one, eight, training = map(rows.get, (BATCH_1, BATCH_8, TRAINING))
-    costs = [row.bflops for row in rows.values() if row.bflops is not None]
-    gflops = [row.gflops for row in (one, eight) if row and row.gflops]
-    share = max(gflops) / sgemm if gflops and sgemm else None
-    inferred = [row.peak_mb for row in (one, eight) if row and row.peak_mb]
-    return (
-        f"{framework} {engine}",
-        model,
-        _or(costs[0] if costs else None, ".2f"),
-        *(
-            _or(row.images_per_second if row else None, ".2f")
-            for row in (one, eight, training)
-        ),
-        _or(share, ".2f"),
-        _or(training.first if training else None, ".1f"),
-        _or(max(inferred, default=None), ".0f"),
-        _or(training.peak_mb if training else None, ".0f"),
-        f"{max(row.spread for row in rows.values()):.0%}",
-    )
-
-
 def ranked(values):
     """1 for the largest; equal values share the better rank."""
     return [1 + sum(other > value for other in values) for value in values]
@@ -275,6 +272,7 @@ def spearman(a, b):
 
 
 def _or(value, form):
+    """The formatted value; empty for None."""
     return "" if value is None else format(value, form)
 
 
