@@ -38,7 +38,7 @@ def main():
     start = time.monotonic()
     try:
         if options.smallest and options.output == rows.FOLDER:
-            raise ValueError("--smallest rehearses: give it another --output")
+            raise ValueError("--smallest is a rehearsal: give another --output")
         # Rows of a rehearsal and of real measurements must not mix.
         known = None if options.smallest else rows.FOLDER
         tables = rows.Tables(options.output, known)

@@ -1,4 +1,4 @@
-"""A worker of benchmarks/gpu.py that computes nothing.
+"""A worker of `gpu_parts.driver` that computes nothing.
 
 The names of its tasks say what it does.
 """
@@ -9,11 +9,9 @@ import pathlib
 import sys
 import time
 
-MARK = "@gpu "
+from harness.worker import Channel
 
-
-def emit(message):
-    print(MARK + json.dumps(message), flush=True)
+CHANNEL = Channel()
 
 
 def note(text):
@@ -23,7 +21,7 @@ def note(text):
 
 def describe(options):
     tasks = json.loads(os.environ["GPU_FAKES_CHECKS"])
-    emit({"device": "fake", "gpu": True, "checks": tasks})
+    CHANNEL.send({"device": "fake", "gpu": True, "checks": tasks})
 
 
 def check(options):
@@ -42,7 +40,7 @@ def check(options):
             "jit": task["jit"],
             "result": task["name"].split()[0],
         }
-        emit({"table": "checks", "row": row})
+        CHANNEL.send({"table": "checks", "row": row})
 
 
 def speed(options):
@@ -51,16 +49,17 @@ def speed(options):
     note(f"compiles {options['title']}")
     refused = options["title"].startswith("too large")
     if refused:
-        emit({"table": "speed", "row": {**row, "quantity": "training",
-              "batch": 2, "detail": "out of memory"}})  # fmt: skip
-    emit({"ready": True})
-    if not sys.stdin.readline().strip():
+        failed = {"quantity": "training", "batch": 2, "detail": "out of memory"}
+        CHANNEL.send({"table": "speed", "row": {**row, **failed}})
+    CHANNEL.send({"ready": True})
+    if CHANNEL.receive() is None:
         return
     note(f"times {options['title']}")
     for quantity, batch in options["cells"]:
         if not refused:
-            emit({"table": "speed", "row": {**row, "quantity": quantity,
-                  "batch": batch, "images_per_second": 7}})  # fmt: skip
+            cell = {"quantity": quantity, "batch": batch}
+            rated = {**row, **cell, "images_per_second": 7}
+            CHANNEL.send({"table": "speed", "row": rated})
 
 
 def train(options):
@@ -70,9 +69,9 @@ def train(options):
     for network, seed in left[start::step]:
         note(f"{start} of {step} trains {network} {seed}")
         row = {"network": network, "seed": seed, "accuracy": 0.5}
-        emit({"table": "ablation", "row": row})
+        CHANNEL.send({"table": "ablation", "row": row})
 
 
 if __name__ == "__main__":
-    given = json.loads(sys.stdin.readline())
+    given = CHANNEL.receive()
     globals()[given["part"]](given)
