@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from harness.results import read_rows
-from support import randomize
+from support import randomize, tiny_backbone
 
 from keras_csp.layers import ConvNormAct
 
@@ -79,9 +79,11 @@ def test_the_reason_why_a_file_cannot_be_written(options, monkeypatch):
     }
 
 
-def test_networks_give_logits_and_detectors_boxes():
+def test_networks_give_logits_and_detectors_boxes(monkeypatch):
     y = exports.make("CSPResNet10", (32, 32, 3))(np.zeros((1, 32, 32, 3)))
     assert y.shape == (1, 1000)
     assert abs(float(np.sum(y)) - 1) > 1e-3
-    detector = exports.make("CSPPeleeNet, PRN", (64, 64, 3))
+    detectors = {"small": {"backbone": tiny_backbone(64), "neck": "prn"}}
+    monkeypatch.setattr(exports, "DETECTORS", detectors)
+    detector = exports.make("small", (64, 64, 3))
     assert set(detector.output) == {"boxes", "scores", "classes", "count"}

@@ -5,6 +5,8 @@ from gpu_parts import page
 from gpu_parts.rows import FOLDER, Tables
 from PIL import Image
 
+import keras_csp
+
 
 def filled(folder):
     tables = Tables(folder)
@@ -55,7 +57,9 @@ def filled(folder):
     return tables
 
 
-def test_the_page_compares_and_names_what_failed(tmp_path):
+def test_the_page_compares_and_names_what_failed(tmp_path, monkeypatch):
+    counts = {("PeleeNet", 32): 4.0, ("CSPPeleeNet", 32): 3.0}
+    monkeypatch.setattr(page, "_bflops", lambda networks: counts)
     page.write(tmp_path, filled(tmp_path))
     text = (tmp_path / "README.md").read_text()
     lines = text.splitlines()
@@ -66,9 +70,10 @@ def test_the_page_compares_and_names_what_failed(tmp_path):
         for line in lines
         if line.startswith("| CSPPeleeNet | training | 2 | keras_csp, JAX")
     ]
-    assert "| 125 | 0 % | 2.50 |" in ours  # by timm, eager
+    # By timm, eager; 125 images of 3 x 3 BFLOPs, by 800 TFLOP/s.
+    assert "| 125 | 0 % | 2.50 |  | 0.1 % |" in ours
     (pair,) = [x for x in lines if x.startswith("| CSPPeleeNet / PeleeNet")]
-    assert "| -20.0 % |" in pair
+    assert pair.endswith("| -20.0 % | -25.0 % |")
     assert (
         "| timm, compiled | PeleeNet | training | 2 | out of memory |" in text
     )
@@ -96,3 +101,10 @@ def test_the_committed_page_is_made_from_the_committed_rows(tmp_path):
     page.write(tmp_path, Tables(FOLDER))
     expected = (FOLDER / "README.md").read_text()
     assert (tmp_path / "README.md").read_text() == expected
+
+
+def test_operations_of_a_network_are_counted():
+    (key,) = wanted = {("ResNet-10", 32)}
+    network = keras_csp.ResNet10(input_shape=(32, 32, 3))
+    counted = keras_csp.count(network, "darknet-original")
+    assert page._bflops(wanted) == {key: counted.bflops}

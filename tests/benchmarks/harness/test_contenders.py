@@ -13,7 +13,7 @@ from harness.contenders import (
     random_batch,
     set_statistics,
 )
-from support import randomize
+from support import randomize, tiny_backbone
 
 import keras_csp
 from keras_csp.layers import BatchNormalization, ConvNormAct
@@ -175,9 +175,9 @@ def test_networks_of_the_frameworks():
     assert theirs.output_shape == ours.output_shape
 
 
-@pytest.mark.slow
 def test_a_detector_from_jpeg_to_boxes():
-    frames = DetectorFrames({"frame": {"size": 64}}, {"neck": "prn"}, 1)
+    detector = {"backbone": tiny_backbone(64), "neck": "prn", "classes": 2}
+    frames = DetectorFrames({"frame": {"size": 64}}, detector, 1)
     frames.run("frame")
     counted = keras_csp.count(frames.detector)
     assert frames.cost("frame")["bflops"] == counted.bflops

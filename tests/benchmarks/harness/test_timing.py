@@ -1,12 +1,13 @@
 """Turns and rounds, with contenders that compute nothing and no processes."""
 
 import dataclasses
+import os
 import sys
 
 import pytest
-from harness import machine
+from harness import machine, timing
 from harness.machine import Interpreter, Machine
-from harness.processes import WorkerError
+from harness.processes import BENCHMARKS, WorkerError
 from harness.results import Store
 from harness.timing import (
     Coordinator,
@@ -273,6 +274,34 @@ def test_an_interrupted_run_resumes(tmp_path):
     made, _ = measured(tmp_path, job)
     assert log == []
     assert made.store.starts == 3
+
+
+def test_a_contender_only_runs_while_it_is_asked(tmp_path, monkeypatch):
+    calls = []
+
+    class Recorded:
+        def __init__(self, command, environment, path):
+            self.environment = environment
+
+        def __getattr__(self, name):
+            return lambda *given: calls.append((name, *given))
+
+    monkeypatch.setattr(timing, "Worker", Recorded)
+    monkeypatch.setenv("PYTHONPATH", "given")
+    job = dataclasses.replace(fake("a", {}), environment={"KERAS_BACKEND": "x"})
+    contender = timing.Contender(job, "python", (0, 1), tmp_path / "log")
+    contender.ask(9.0, do="load")
+    assert calls == [
+        ("resume",),
+        ("send", {"do": "load"}),
+        ("receive", 9.0),
+        ("pause",),
+    ]
+    environment = contender._worker.environment
+    assert environment["KERAS_BACKEND"] == "x"
+    assert environment["OMP_NUM_THREADS"] == "2"
+    paths = [BENCHMARKS, BENCHMARKS.parent, "given"]
+    assert environment["PYTHONPATH"] == os.pathsep.join(map(str, paths))
 
 
 def test_in_a_process_of_its_own(tmp_path):

@@ -101,7 +101,12 @@ def _draw_savings(summary, path, note):
 @pytest.mark.parametrize(
     ("draw", "name", "colours"),
     [
-        (draw_speeds, "peers.png", [*COLOURS.values(), PAPER]),
+        pytest.param(
+            draw_speeds,
+            "peers.png",
+            [*COLOURS.values(), PAPER],
+            marks=pytest.mark.slow,  # it has 15 panels
+        ),
         (_draw_savings, "peers_savings.png", ["C0", "C1", "C2", "C3"]),
     ],
 )
@@ -114,3 +119,20 @@ def test_pictures_have_the_bars_and_points_of_the_committed_ones(
     assert min(found) > 50
     draw(Summary([]), tmp_path / "nothing.png", "")
     assert not (tmp_path / "nothing.png").exists()
+
+
+def test_the_longest_bar_is_the_fastest(summary, tmp_path):
+    rows = [
+        dataclasses.replace(row, seconds=seconds)
+        for row, seconds in zip(
+            summary.find(network="CSPPeleeNet", quantity="batch 8")[:2],
+            (1.0, 3.0),
+        )
+    ]
+    assert [row.framework for row in rows] == 2 * ["keras_csp"]
+    rows[1] = dataclasses.replace(rows[1], framework="timm")
+    draw_speeds(Summary(rows), tmp_path / "a.png", "")
+    ours, theirs = coloured(
+        tmp_path / "a.png", [COLOURS["keras_csp"], COLOURS["timm"]]
+    )
+    assert ours / theirs == pytest.approx(3.0, rel=0.05)
