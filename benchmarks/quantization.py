@@ -70,10 +70,9 @@ class Classifier:
         self.data = options.data
         self.model = keras.saving.load_model(options.classifier, compile=False)
         train, test = load_classification(options.data)
-        size = self.model.input_shape[1]
-        batches = train.evaluation(options.representative, size)
+        batches = train.evaluation(options.representative, self.model)
         self.representative = next(iter(batches))[0].numpy()
-        batches = list(test.evaluation(100, size).as_numpy_iterator())
+        batches = list(test.evaluation(100, self.model).as_numpy_iterator())
         self.images = np.concatenate([images for images, _ in batches])
         self.labels = np.concatenate([labels for _, labels in batches])
 
@@ -108,9 +107,9 @@ class Detector:
             load_detection(path) for path in (options.train, options.test)
         )
         self.precision = (detector.classes, test.class_names)
-        batches = train.evaluation(options.representative, options.size)
+        batches = train.evaluation(options.representative, detector)
         self.representative = next(iter(batches))[0].numpy()
-        batches = list(test.evaluation(1, options.size).as_numpy_iterator())
+        batches = list(test.evaluation(1, detector).as_numpy_iterator())
         self.images = np.concatenate([images for images, _ in batches])
         self.targets = [targets for _, targets in batches]
 
@@ -246,12 +245,6 @@ def parse():
     )
     parser.add_argument(
         "--test", help="of a detector: COCO JSON that it is tested on"
-    )
-    parser.add_argument(
-        "--size",
-        type=positive_int,
-        default=320,
-        help="of a detector's images, pixels; default 320",
     )
     parser.add_argument("--name", help="in the table; default: the model's")
     parser.add_argument(

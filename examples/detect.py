@@ -23,8 +23,8 @@ import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 
 from keras_csp._files import atomic_write
-from keras_csp.data.letterbox import letterbox
 from keras_csp.data.photographs import find_photographs, read_photograph
+from keras_csp.data.resizing import letterbox
 from keras_csp.detection.drawing import draw_detections
 from keras_csp.detection.evaluation import in_original
 

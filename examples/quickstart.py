@@ -117,7 +117,7 @@ def main():
         keras.utils.set_random_seed(options.seed)
         factory = keras_csp.get_factory(options.model)
         train, test = load_classification(
-            options.data, seed=options.seed, broken="raise"
+            options.data, seed=options.seed, on_error="raise"
         )
         model = factory(
             weights=None,

@@ -44,7 +44,9 @@ def load(source, options):
     if source.startswith("tfds:"):
         name, _, split = source.removeprefix("tfds:").partition(":")
         return load_detection(f"tfds:{name}", split=split or "train")
-    return load_detection(source, images=options.images, broken=options.broken)
+    return load_detection(
+        source, images=options.images, on_error=options.broken
+    )
 
 
 def load_all(options):

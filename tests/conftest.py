@@ -33,7 +33,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data():
     """The folder of real images that CI has and users do not."""
     path = os.environ.get("KERAS_CSP_DATA")

@@ -1,7 +1,8 @@
 """Darknet in numpy, written from its C sources and not from the package.
 
-Its own parser, its own writer of random .weights files, and a forward pass;
-one image, channels first as in Darknet. `author_cfgs` gives the cfg texts.
+Its own parser, its own writer of random .weights files, a forward pass, and
+the boxes of [yolo] with their suppression; one image, channels first as in
+Darknet. `author_cfgs` gives the cfg texts.
 """
 
 import pathlib
@@ -302,3 +303,75 @@ def tempered(text, weights, head_maps):
             layer[name] = layer[name] / np.float32(np.std(head_map))
         weights[index] = layer
     return weights
+
+
+def boxes(text, index, head_map):
+    """get_yolo_box of one [yolo]: rows of x, y, w, h, objectness, scores.
+
+    All relative to the image, in the order of rows, columns and anchors;
+    `head_map` is what the convolution before gives, (channels, height, width).
+    Source: src/yolo_layer.c.
+    """
+    net, sections = parsed(text)
+    options = sections[index][1]
+    classes = int(options["classes"])
+    numbers = [float(n) for n in options["anchors"].split(",")]
+    mask = [int(n) for n in options["mask"].split(",")]
+    scale = float(options.get("scale_x_y", 1))
+    new_coords = int(options.get("new_coords", 0))
+    _, height, width = head_map.shape
+    found = []
+    for row, column in np.ndindex(height, width):
+        for n, place in enumerate(mask):
+            start = n * (5 + classes)
+            t = head_map[start : start + 5 + classes, row, column]
+            t = t.astype("float64")
+            rest, size = t[4:], t[2:4]
+            centre = t[:2]
+            if not new_coords:
+                centre, rest = (1 / (1 + np.exp(-v)) for v in (centre, rest))
+            centre = centre * scale - 0.5 * (scale - 1)
+            x = (column + centre[0]) / width
+            y = (row + centre[1]) / height
+            size = size**2 * 4 if new_coords else np.exp(size)
+            w = size[0] * numbers[2 * place] / int(net["width"])
+            h = size[1] * numbers[2 * place + 1] / int(net["height"])
+            found.append([x, y, w, h, rest[0], *(rest[0] * rest[1:])])
+    return np.array(found)
+
+
+def suppressed(text, rows, thresh, nms=0.45):
+    """[(score, class, x, y, w, h)] of all [yolo], the best first.
+
+    do_nms_sort and diounms_sort of src/box.c, as the last [yolo] says.
+    """
+    _, sections = parsed(text)
+    options = next(o for kind, o in sections[::-1] if kind == "yolo")
+    kind = options.get("nms_kind", "default")
+    beta = float(options.get("beta_nms", 0.6))
+    kept = []
+    for c in range(rows.shape[1] - 5):
+        mine = []
+        for row in sorted(rows, key=lambda row: -row[5 + c]):
+            if row[5 + c] <= thresh:
+                break
+            if all(_overlap(kind, beta, b[2:], row[:4]) <= nms for b in mine):
+                mine.append((row[5 + c], c, *row[:4]))
+        kept += mine
+    return sorted(kept, key=lambda found: -found[0])
+
+
+def _overlap(kind, beta, a, b):
+    low = [min(p[k] - p[k + 2] / 2 for p in (a, b)) for k in (0, 1)]
+    high = [max(p[k] + p[k + 2] / 2 for p in (a, b)) for k in (0, 1)]
+    common = 1.0
+    for k in (0, 1):
+        left = max(p[k] - p[k + 2] / 2 for p in (a, b))
+        right = min(p[k] + p[k + 2] / 2 for p in (a, b))
+        common *= max(0.0, right - left)
+    iou = common / (a[2] * a[3] + b[2] * b[3] - common)
+    if kind not in ("greedynms", "diounms"):
+        return iou
+    diagonal = (high[0] - low[0]) ** 2 + (high[1] - low[1]) ** 2
+    apart = (a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2
+    return iou - (apart / diagonal) ** (0.6 if kind == "greedynms" else beta)

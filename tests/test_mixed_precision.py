@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 from ablation_study import reduced
-from keras_csp.detection.decoding import decode
 from support import SMALL, randomize
 
 from keras_csp import darknet
 from keras_csp.detection import Detector
+from keras_csp.layers import YoloHead
 from keras_csp.models.builder import build_network
 from keras_csp.models.densenet import CSP_DENSENET_201
 from keras_csp.models.peleenet import csp_peleenet
@@ -73,7 +73,7 @@ def decoded(x, stride):
 def test_boxes_are_decoded_in_float32(rng, policy):
     half = policy.removeprefix("mixed_")
     x = keras.ops.cast(rng.normal(size=(2, 52, 52, 2 * 7)), half)
-    boxes, scores = under(policy, lambda: decode(x, "P3", ANCHORS))
+    boxes, scores = under(policy, lambda: YoloHead(ANCHORS, 2, 8).decode(x))
     assert array(boxes).dtype == array(scores).dtype == "float32"
     wanted = decoded(array(keras.ops.cast(x, "float32")), 8)
     # Half precision would miss by tenths of a pixel, and more.
@@ -108,10 +108,11 @@ def test_a_detector_finds_what_it_finds_in_float32(rng, policy):
         kernel.assign(kernel / np.std(y))
     half.set_weights(whole.get_weights())
     found, wanted = half(x), whole(x)
+    heads = dict(zip(half.anchors, half.heads))
     for level in wanted:
         assert array(found[level]).dtype == "float32"
         pair = [
-            array(decode(maps[level], level, ANCHORS)[0])
+            array(heads[level].decode_boxes(maps[level]))
             for maps in (found, wanted)
         ]
         side = np.abs(pair[1][..., 2:] - pair[1][..., :2]).mean()

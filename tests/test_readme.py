@@ -24,6 +24,7 @@ PRETRAINED = re.findall(r"```python pretrained\n(.*?)```", README, re.DOTALL)
 TRAINING = re.findall(r"```python training\n(.*?)```", README, re.DOTALL)
 DETECTOR = re.findall(r"```python detector\n(.*?)```", README, re.DOTALL)
 DEPLOYMENT = re.findall(r"```python deployment\n(.*?)```", README, re.DOTALL)
+DARKNET = re.findall(r"```python darknet\n(.*?)```", README, re.DOTALL)
 BOXES = re.findall(r"```python boxes\n(.*?)```", README, re.DOTALL)
 
 
@@ -95,6 +96,21 @@ def test_pretrained_block_runs(tmp_path):
     assert (tmp_path / "mine.weights").read_bytes() == (
         tmp_path / "csresnext50.weights"
     ).read_bytes()
+
+
+@pytest.mark.slow
+def test_darknet_block_runs(tmp_path):
+    """With random numbers for weights."""
+    (code,) = DARKNET
+    text = darknet_reference.author_cfgs()["darknet/cfg/yolov4-tiny.cfg"]
+    cfg = tmp_path / "yolov4-tiny.cfg"
+    cfg.write_text(text)
+    darknet = keras_csp.darknet
+    darknet.save_weights(darknet.load(cfg), tmp_path / "yolov4-tiny.weights")
+    names = [f"class {number}" for number in range(80)]
+    (tmp_path / "coco.names").write_text("\n".join(names))
+    run_python(f"import os; os.chdir({str(tmp_path)!r})\n" + code)
+    assert (tmp_path / "yolov4-tiny.keras").is_file()
 
 
 @pytest.mark.slow

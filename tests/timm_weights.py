@@ -7,12 +7,13 @@ tests, where it need not be.
 import functools
 import gzip
 import json
+import pathlib
 import zlib
 
 import numpy as np
-from support import GOLDEN
 
 PHOTOS = ("chelsea.png", "astronaut.png", "coffee.png")
+GOLDEN = pathlib.Path(__file__).with_name("golden")
 SMALLEST = "cs3darknet_focus_s"
 SIDE = 128  # of the images compared
 

@@ -264,17 +264,16 @@ class DetectorFrames:
 
     def __init__(self, quantities, detector, threads):
         import keras_csp
-        from keras_csp.data.letterbox import letterbox
 
         limit_threads(threads)
-        ((_name, given),) = quantities.items()
-        self.size, self.letterbox = given["size"], letterbox
-        shape = (self.size, self.size, 3)
+        (given,) = quantities.values()
+        shape = (given["size"], given["size"], 3)
         self.detector = keras_csp.Detector(input_shape=shape, **detector)
         # The heads are not trained: with a higher threshold no candidate
         # would pass, and the suppression would have nothing to do.
         self.model = self.detector.inference_model(score_threshold=0.0)
         self.model.compile(jit_compile=False)
+        self.spec = keras_csp.image_spec(self.detector)
         self.jpeg = self._photograph()
 
     def _photograph(self):
@@ -287,8 +286,10 @@ class DetectorFrames:
     def run(self, quantity):
         import tensorflow as tf
 
+        from keras_csp.data import fit_image
+
         image = tf.io.decode_jpeg(self.jpeg, channels=3).numpy()
-        pixels, _view = self.letterbox(image, self.size)
+        pixels, _view = fit_image(image, self.spec)
         self.model.predict_on_batch(pixels[None])
 
     def cost(self, quantity):

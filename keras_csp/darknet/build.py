@@ -22,7 +22,7 @@ def build(plan, input_shape, name, class_names=None):
 
     Returns:
         A functional model; its layers are named `kind_index` with Darknet's
-        index. A [route] of one whole layer and [cost] are no layers.
+        index. A [route] of one whole layer and [cost] make no layer.
     """
     image = keras.Input(shape=input_shape)
     spec = _image_spec(plan, input_shape, class_names)
@@ -48,12 +48,13 @@ def _image_spec(plan, input_shape, class_names):
     """As Darknet brings photographs to a network.
 
     Source: src/detector.c, test_detector; src/classifier.c, which cuts the
-    square in the middle.
+    square in the middle; src/image.c, resize_image.
     """
     resize = "letterbox" if plan.letterbox else "stretch"
     return ImageSpec(
         size=None if None in input_shape else input_shape[:2],
         resize=resize if plan.is_detector else "crop",
+        antialias=False,
         class_names=class_names,
     )
 
@@ -84,7 +85,7 @@ def _maxpool(step, x):
         return Maxout(**arguments, name=step.name)(x)
     size, strides = arguments["pool_size"], arguments["strides"]
     padding = arguments.pop("padding")
-    # Of a larger stride "same" would lay a larger window otherwise.
+    # With a larger stride, "same" would place the windows otherwise.
     if padding == size - 1 and (strides == 1 or size <= 2):
         return keras.layers.MaxPooling2D(
             **arguments, padding="same", name=step.name

@@ -107,7 +107,7 @@ _KNOWN = {
     for kind, used in USED.items()
 }
 
-# Windows whose strides must be alike in the two directions.
+# Windows whose vertical and horizontal strides must be equal.
 _STRIDED = ("maxpool", "local_avgpool")
 
 

@@ -95,7 +95,7 @@ def make_plan(sections, input_shape=None):
     for section in layers:
         builder.add(section)
     if not layers:
-        raise net.error("there is no layer after this section")
+        raise net.error("no layer follows this section")
     builder.check_all_used(layers)
     return Plan(
         source=net.source,
@@ -161,7 +161,7 @@ class _Builder:
         is_head = index != IMAGE and self.steps[index].kind == "yolo"
         if len(shape) != 3 or is_head:
             raise section.error(
-                f"layer {index}, a [{self.steps[index].kind}], is no map "
+                f"layer {index}, a [{self.steps[index].kind}], is not a map "
                 "(height, width, channels) that this section could read"
             )
         return shape

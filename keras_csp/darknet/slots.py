@@ -226,7 +226,7 @@ def _check_nothing_else(model, slots):
             owner = variable.path.rsplit("/", 1)[0]
             raise ValueError(
                 f"Darknet's format cannot express layer {owner!r}: it holds "
-                f"{variable.path!r}, which is no part of a convolution with "
+                f"{variable.path!r}, which is not part of a convolution with "
                 "its normalisation after it, nor of a classifier "
                 '"predictions" at the end'
             )

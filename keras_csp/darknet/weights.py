@@ -10,6 +10,7 @@ in the model, and that every number is finite.
 """
 
 import os
+import pathlib
 import re
 import struct
 
@@ -26,7 +27,7 @@ from keras_csp.layers.kernel_layout import (
 
 _VERSION = struct.Struct("<3i")
 _NEW_HEADER = struct.pack("<3iQ", 0, 2, 5, 0)
-# "darknet53.conv.74", and as `darknet partial` is often told to name them.
+# "darknet53.conv.74", and as others name the files of `darknet partial`.
 _BACKBONE = re.compile(r"\.([0-9]{1,6})$")
 
 
@@ -46,17 +47,17 @@ def load_weights(model, path, classifier=True):
             the layers 0 to NN - 1.
         classifier: False leaves the last convolution (the classifier) as it
             is, for a model with another number of classes; the file's own
-            must be there in whole, or not at all.
+            must be complete, or absent.
 
     Returns:
         The paths of the variables that were left as they were: none as a
         rule, the classifier's or those after a backbone otherwise.
 
     Raises:
-        ValueError: the file is no Darknet file, is not of this network (each
-            of its bytes must have its place), or holds numbers that are not
-            finite; or the model has no place in the format. The model is then
-            as it was.
+        ValueError: the file is not a Darknet file, does not belong to this
+            network (each of its bytes must have its place), or holds numbers
+            that are not finite; or the format cannot express the model. The
+            model is then as it was.
     """
     path = os.fsdecode(path)
     slots = find_slots(model)
@@ -83,8 +84,8 @@ def save_weights(model, path):
     Args:
         model: as in `load_weights`. Its activations and shortcuts are not in
             the format: they are the cfg's, which must be the network's.
-        path: of the file, overwritten if there is one. It appears in whole
-            or not at all.
+        path: of the file, overwritten if there is one. It is
+            complete once it appears.
 
     Raises:
         ValueError: a layer that Darknet's format has no place for; the
@@ -125,7 +126,7 @@ class _Numbers:
         self.header = _header_size(version, path)
         if size < self.header or (size - self.header) % 4:
             raise ValueError(
-                f"{path} is no Darknet .weights file, or is damaged: of its "
+                f"{path} is not a Darknet .weights file, or is damaged: of its "
                 f"{size} bytes {self.header} are a header, and the rest should "
                 "be 4-byte numbers"
             )
@@ -153,8 +154,8 @@ def _header_size(version, path):
         fields = _VERSION.unpack(version)
     if not all(0 <= field < 1000 for field in fields):
         raise ValueError(
-            f"{path} is no Darknet .weights file: such a file starts with its "
-            "version, three small int32 numbers (0, 2, 5 as a rule). "
+            f"{path} is not a Darknet .weights file: such a file starts with "
+            "its version, three small int32 numbers (0, 2, 5 as a rule). "
             f"Received: {version.hex(' ', 4) or 'nothing'}"
         )
     major, minor, _ = fields
@@ -198,7 +199,7 @@ def _check_exact(slots, size, path):
     if size > needed:
         last = slots[-1].name if slots else "the header"
         raise ValueError(
-            f"{path} is of another network: it holds {size} numbers, "
+            f"{path} belongs to another network: it holds {size} numbers, "
             f"{size - needed} more than the {needed} up to {last!r}"
         )
 
@@ -211,9 +212,9 @@ def _check_rest(slots, size, row, path):
     if rest % row:
         last = slots[-1].name if slots else "the header"
         raise ValueError(
-            f"{path} is of another network: after {last!r} it holds {rest} "
-            f"numbers, which is no whole classifier (a multiple of {row} "
-            "numbers, one row for each class)"
+            f"{path} belongs to another network: after {last!r} it holds "
+            f"{rest} numbers, which is not a whole classifier (a multiple of "
+            f"{row} numbers, one row for each class)"
         )
 
 
@@ -224,10 +225,17 @@ def _ends_early(slots, size, path):
         if end > size:
             break
     needed = sum(slot.floats for slot in slots)
-    return ValueError(
-        f"{path} is cut short or of another network: it holds {size} numbers "
-        f"and ends in layer {slot.name!r}; {needed} are needed"
+    message = (
+        f"{path} is cut short, or belongs to another network: it holds {size} "
+        f"numbers and ends in layer {slot.name!r}; {needed} are needed"
     )
+    if slot.index and end - slot.floats == size:
+        stem = pathlib.Path(path).stem
+        message += (
+            f". If it holds the first {slot.index} layers of this network, "
+            f"name it for its layers, e.g. {stem}.{slot.index}"
+        )
+    return ValueError(message)
 
 
 def _parts(slot, numbers):
@@ -267,5 +275,5 @@ def _check_finite(numbers, what, path):
             return
     raise ValueError(
         f"{path} holds numbers that are not finite, in {what}: it is damaged, "
-        "or of another network"
+        "or belongs to another network"
     )

@@ -127,8 +127,8 @@ class Detector(keras.Model):
         model = darknet.load(cfg, weights, input_shape, class_names)
         if not isinstance(model, cls):
             raise ValueError(
-                f"{os.fsdecode(cfg)} has no [yolo] section, so it is no "
-                "detector; keras_csp.darknet.load reads it"
+                f"{os.fsdecode(cfg)} has no [yolo] section, so it is not a "
+                "detector; read it with keras_csp.darknet.load"
             )
         return model
 

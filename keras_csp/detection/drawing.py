@@ -33,10 +33,16 @@ def draw_boxes(axes, image, boxes, classes, names, scores=None, color=None):
         # Above the box; below its edge where the picture ends there.
         above = y1 > 0.04 * len(image)
         axes.text(
-            x1, y1 - 1 if above else y1 + 1, text, fontsize=6, color="white",
-            va="bottom" if above else "top", clip_on=True, parse_math=False,
+            x1,
+            y1 - 1 if above else y1 + 1,
+            text,
+            fontsize=6,
+            color="white",
+            va="bottom" if above else "top",
+            clip_on=True,
+            parse_math=False,
             bbox={"facecolor": shade, "pad": 0.6, "lw": 0, "alpha": 0.8},
-        )  # fmt: skip
+        )
 
 
 def draw_detections(path, image, detections, names):
@@ -114,9 +120,12 @@ def draw_precision_recall(path, precision, title=""):
         label = f"{name}: AP50 {table[name]['AP50']:.3f}"
         axes.plot(recall, curve, label=label)
     axes.set(
-        xlabel="recall", ylabel="precision at IoU 0.5", title=title,
-        xlim=(0, 1), ylim=(0, 1.02),
-    )  # fmt: skip
+        xlabel="recall",
+        ylabel="precision at IoU 0.5",
+        title=title,
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+    )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left", fontsize=8)
     figure.savefig(path, dpi=110)

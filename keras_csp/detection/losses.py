@@ -135,7 +135,7 @@ class YoloLoss:
         return targets * (1 - smoothing) + smoothing / 2
 
     def _box_loss(self, t, grid, boxes, place, size):
-        """Of every anchor's prediction in the cell of every true box.
+        """The error of every anchor's prediction in the cell of every true box.
 
         Args:
             t: the predictions, `(batch, m, n, 4)`.

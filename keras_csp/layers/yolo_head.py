@@ -177,6 +177,7 @@ class YoloHead(keras.layers.Layer):
             from 0 to 1; and `(..., n, 2)`, t_w and t_h for each anchor, sides
             being taken as 1 pixel at least.
         """
+        boxes = ops.cast(boxes, "float32")
         centre = (boxes[..., :2] + boxes[..., 2:]) / 2 / self.cell_size()
         most = ops.cast(ops.stack([width, height]), "float32") - 1
         cell = ops.clip(ops.floor(centre), 0.0, most)

@@ -140,6 +140,34 @@ def as_list(outputs):
     return [array(y) for y in outputs]
 
 
+def in_the_order_of_the_file(detector):
+    """(index of the [yolo], key of the output, head)."""
+    heads = zip(detector.anchors, detector.heads)
+    return sorted((int(h.name.split("_")[1]), key, h) for key, h in heads)
+
+
+def answers_of(model, image):
+    """What OpenCV has for the outputs: of a [yolo] rows relative to the image.
+
+    x, y, w, h, objectness and the scores.
+    """
+    if not isinstance(model, keras_csp.Detector):
+        return as_list(model(image))
+    maps, answers = model(image), []
+    height, width = image.shape[1:3]
+    for _, key, head in in_the_order_of_the_file(model):
+        boxes, scores = (array(y) for y in head.decode(maps[key]))
+        boxes = boxes / [width, height, width, height]
+        centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+        size = boxes[..., 2:] - boxes[..., :2]
+        objectness = array(head.rows(maps[key]))[..., 4:5]
+        if not head.new_coords:
+            objectness = 1 / (1 + np.exp(-objectness))
+        rows = [centre, size, objectness, scores]
+        answers.append(np.concatenate(rows, axis=-1))
+    return answers
+
+
 def assert_close(ours, theirs, tolerance=1e-4):
     assert ours.shape == theirs.shape
     assert ours.std() > 1e-4  # not all alike, which would prove little
@@ -170,9 +198,11 @@ def test_outputs_are_those_of_opencv(name, folder, rng):
 
     compare = _compare_boxes if "[yolo]" in text else _compare_scores
     for ours, theirs in zip(
-        as_list(model(image)), net.outputs(image), strict=True
+        answers_of(model, image), net.outputs(image), strict=True
     ):
         compare(ours, theirs)
+    if isinstance(model, keras_csp.Detector):
+        _compare_detections(model, text, image)
 
 
 def _names_of_heads(text, heads):
@@ -194,6 +224,34 @@ def _compare_boxes(ours, theirs):
     assert shown.any()
     np.testing.assert_allclose(ours[:, 5:][shown], theirs[:, 5:][shown], 1e-3)
     assert ours[:, 5:][~shown].max() < 0.2 + 1e-3
+
+
+def _compare_detections(model, text, image):
+    """Boxes of the whole detector, and Darknet's of the same head maps."""
+    maps, rows = model(image), []
+    for index, key, _ in in_the_order_of_the_file(model):
+        head_map = array(maps[key])[0].transpose(2, 0, 1)
+        rows.append(reference.boxes(text, index, head_map))
+    rows = np.concatenate(rows)
+    # Few enough for each to be looked at, by a threshold between two scores.
+    best = np.sort(np.unique(rows[:, 5:]))[::-1][:60]
+    gaps = best[:-1] - best[1:]
+    at = len(gaps) // 2 + int(gaps[len(gaps) // 2 :].argmax())
+    thresh = (best[at] + best[at + 1]) / 2
+    expected = reference.suppressed(text, rows, thresh)
+    found = model.predict(image, verbose=0, score_threshold=float(thresh))
+    count = int(found["count"][0])
+    assert count == len(expected) > 3
+    scores = [row[0] for row in expected]
+    np.testing.assert_allclose(found["scores"][0][:count], scores, 1e-4)
+    height, width = image.shape[1:3]
+    for (_, label, x, y, w, h), ours, theirs in zip(
+        expected, found["boxes"][0], found["classes"][0]
+    ):
+        box = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
+        box = np.clip(box, 0, 1) * [width, height, width, height]
+        np.testing.assert_allclose(ours, box, atol=1e-3 * max(height, width))
+        assert theirs == label
 
 
 def _compare_scores(ours, theirs):
@@ -494,8 +552,9 @@ def test_reloaded_model_writes_the_same_file(folder, rng):
     model.save(folder / "model.keras")
     again = keras.saving.load_model(folder / "model.keras")
     image = image_for(text, rng)
-    for ours, theirs in zip(again(image), model(image), strict=True):
-        np.testing.assert_array_equal(array(ours), array(theirs))
+    assert again.heads[0].nms == model.heads[0].nms == "diou"
+    for key, theirs in model(image).items():
+        np.testing.assert_array_equal(array(again(image)[key]), array(theirs))
     darknet.save_weights(again, folder / "again.weights")
     assert (folder / "again.weights").read_bytes() == paths[1].read_bytes()
 
@@ -510,10 +569,102 @@ def test_open_sides(folder, rng):
     np.testing.assert_allclose(
         array(any_size(image)), array(sized(image)), 1e-5, 1e-6
     )
-    detector = folder / "detector.cfg"
-    detector.write_text(text_of("darknet/cfg/yolov4-tiny.cfg"))
-    with pytest.raises(ValueError, match="relative to the image"):
-        darknet.load(detector, input_shape=(None, 64, 3))
+
+
+def test_a_detector_of_open_sides(folder, rng):
+    text = text_of("darknet/cfg/yolov4-tiny.cfg")
+    paths = written(text, reference.random_weights(text), folder)
+    any_size = darknet.load(*paths, input_shape=(None, None, 3))
+    sized = darknet.load(*paths, input_shape=(64, 96, 3))
+    image = rng.random((1, 64, 96, 3), dtype="float32")
+    ours, theirs = (m.predict(image, verbose=0) for m in (any_size, sized))
+    assert ours["count"] > 0
+    for key, value in theirs.items():
+        np.testing.assert_allclose(ours[key], value, 1e-4, 1e-3)
+    with pytest.raises(ValueError, match=r"divide by 32.*\(1, 50, 64, 3\)"):
+        any_size.predict(np.zeros((1, 50, 64, 3), "float32"))
+    odd = folder / "odd.cfg"
+    odd.write_text(reference.resized(HEADED.format(net="", yolo=""), 40, 64))
+    with pytest.raises(ValueError, match=r"stride of each \[yolo\] divides"):
+        darknet.load(odd, input_shape=(None, None, 3))
+    # Of one size, sides that the strides do not divide are no trouble.
+    (x,) = darknet.load(odd).output.values()
+    assert x.shape[1:3] == (3, 4)
+
+
+HEADED = """[net]
+height=32
+width=64
+channels=3
+{net}
+[convolutional]
+filters=14
+size=3
+stride=16
+pad=1
+activation=linear
+[yolo]
+anchors=10,12,20,30
+mask=0,1
+num=2
+classes=2
+{yolo}
+"""
+
+
+def headed(folder, net="", yolo=""):
+    path = folder / "headed.cfg"
+    path.write_text(HEADED.format(net=net, yolo=yolo))
+    return path
+
+
+def test_photographs_and_suppression_are_as_the_cfg_says(folder):
+    model = darknet.load(headed(folder))
+    spec, head = keras_csp.image_spec(model), model.heads[0]
+    assert (spec.resize, spec.size) == ("stretch", (32, 64))
+    assert (head.nms, head.iou_threshold) == ("iou", 0.45)
+    path = headed(
+        folder, "letter_box=1", "nms_kind=diounms\nbeta_nms=0.9\nthresh=.3"
+    )
+    model = darknet.load(path, class_names=["cat", "dog"])
+    spec, head = keras_csp.image_spec(model), model.heads[0]
+    assert (spec.resize, spec.class_names) == ("letterbox", ("cat", "dog"))
+    assert (head.nms, head.nms_beta, head.score_threshold) == ("diou", 0.9, 0.3)
+    for wrong, message in (
+        ("nms_kind=soft", r"line 17.*one of default, .*nms_kind='soft'"),
+        ("thresh=2", "from 0 to 1. Received: thresh=2"),
+        ("scale_x_y=.5", r"at least 1. Received: scale_x_y=0\.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            darknet.load(headed(folder, yolo=wrong))
+
+
+def test_names_of_the_classes(folder):
+    names = folder / "two.names"
+    names.write_text("cat\r\ndog\r\n\r\n", "utf-8-sig")
+    model = keras_csp.Detector.from_darknet(headed(folder), class_names=names)
+    assert keras_csp.image_spec(model).class_names == ("cat", "dog")
+    with pytest.raises(ValueError, match=r"2 classes. Received: 1 names"):
+        darknet.load(headed(folder), class_names=["cat"])
+    with pytest.raises(ValueError, match=r"Cannot read the names.*none\.names"):
+        darknet.load(headed(folder), class_names=folder / "none.names")
+
+
+def test_a_classifier_is_no_detector(folder):
+    path = folder / "a.cfg"
+    path.write_text(SMALL)
+    with pytest.raises(ValueError, match=r"a\.cfg has no \[yolo\] section"):
+        keras_csp.Detector.from_darknet(path)
+
+
+def test_heads_of_other_numbers_of_classes_are_refused(folder):
+    text = HEADED.format(net="", yolo="")
+    more = text[text.index("[convolutional]") :]
+    more = more.replace("classes=2", "classes=3").replace("rs=14", "rs=16")
+    path = folder / "two.cfg"
+    path.write_text(text + "[route]\nlayers=0\n" + more)
+    with pytest.raises(ValueError, match=r"one number of classes.*=3, and 2"):
+        darknet.load(path)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (64, 64, None), (0, 64, 3), "a"])

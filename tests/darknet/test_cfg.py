@@ -88,7 +88,7 @@ def test_bad_numbers(value):
 
 # What follows NET in a cfg, the line that the error names, and its words.
 FAULTS = {
-    "no layer": ("", 1, "[net]: there is no layer after this section"),
+    "no layer": ("", 1, "[net]: no layer follows this section"),
     "unknown section": ("[what]\n", 5, "[what]: unknown or unsupported"),
     "old detector": ("[region]\n", 5, "[region]: unknown or unsupported"),
     "second net": (f"{CONV}[net]\n", 10, "[net]: a cfg starts with [net]"),
@@ -199,7 +199,7 @@ FAULTS = {
     "after softmax": (
         f"{CONV}[avgpool]\n[softmax]\n{CONV}",
         12,
-        "layer 2, a [softmax], is no map",
+        "layer 2, a [softmax], is not a map",
     ),
     "yolo filters": (f"{CONV}{YOLO}", 10, "need 16 filters in the convolution"),
     "yolo anchors": (
@@ -220,7 +220,7 @@ FAULTS = {
     "unused": (
         f"{CONV.replace('8', '16')}{YOLO}{CONV.replace('8', '4')}",
         15,
-        "is no map",
+        "is not a map",
     ),
     "unused branch": (
         f"{CONV}[route]\nlayers=0\n{CONV}[route]\nlayers=0\n",
@@ -352,7 +352,8 @@ def test_outputs_of_a_detector():
     made = planned(f"{NET}{head}{YOLO}[route]\nlayers=-2\n{head}{YOLO}")
     assert made.is_detector
     assert made.outputs == (1, 4)
-    assert made.steps[1].shape == (32 * 32 * 2, 8)
+    assert made.steps[1].shape == (32, 32, 16)
+    assert made.steps[1].arguments["stride"] == (1, 1)
     assert made.steps[1].arguments["anchors"] == ((1, 2), (3, 4))
 
 

@@ -6,11 +6,14 @@ import json
 import keras
 import numpy as np
 import pytest
-from support import TESTS, randomize, run_python, tiny_backbone
+import timm_weights
+from safetensors.numpy import save_file
+from support import GOLDEN, TESTS, randomize, run_python, tiny_backbone
 
 import keras_csp
 from keras_csp.detection import Detector, YoloLoss
 from keras_csp.export import tflite, to_onnx, to_tflite
+from keras_csp.layers import YoloHead
 
 SIZE = 64
 ANCHORS = ((8, 8), (10, 16), (16, 10), (20, 20), (24, 40), (50, 50))
@@ -76,7 +79,13 @@ def test_the_default_is_the_papers_detector():
 
 
 def test_every_backbone_of_the_package_will_do():
-    model = Detector("CSPResNet10", "fpn-3l", 2, input_shape=(64, 64, 3))
+    model = Detector(
+        "CSPResNet10",
+        "fpn",
+        2,
+        (64, 64, 3),
+        levels=("P3", "P4", "P5"),
+    )
     assert model.output["P3"].shape == (None, 8, 8, 21)
 
 
@@ -84,6 +93,84 @@ def test_objects_are_rare_at_the_start(rng):
     maps = small()(np.zeros((1, SIZE, SIZE, 3), "float32"))
     objectness = keras.ops.sigmoid(maps["P5"][..., 4])
     np.testing.assert_allclose(objectness, 0.01, atol=0.01)
+
+
+def what_the_neck_reads(detector):
+    """A model from images to {level: features}."""
+    tensors = detector.get_layer("neck").input
+    levels = sorted(detector.anchors)
+    return keras.Model(detector.inputs[0], dict(zip(levels, tensors)))
+
+
+def test_a_backbone_is_given_its_pixels_as_timm_gave_them(
+    shared_data, tmp_path
+):
+    """The same features of the same photographs, whose pixels are [0, 1]."""
+    path = tmp_path / "model.safetensors"
+    shapes = timm_weights.tensors()["cspresnet50"]
+    save_file(timm_weights.state_dict(shapes), path)
+    side = timm_weights.SIDE
+    detector = Detector(
+        "CSPResNet50Timm",
+        classes=2,
+        input_shape=(side, side, 3),
+        backbone_weights=path,
+    )
+    features = what_the_neck_reads(detector)
+    photographs = timm_weights.photographs(shared_data / "photos")
+    expected = np.load(GOLDEN / "timm_features.npz")
+    for level, y in features(photographs).items():
+        ours, theirs = np.asarray(y)[..., ::8], expected[level]
+        assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
+    spec = keras_csp.image_spec(detector)
+    assert spec.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert spec.resize == "letterbox"
+
+
+def test_a_backbone_of_keras_applications(rng):
+    """With its own pixels: -1 to 1, of which the first layer makes them."""
+    backbone = keras.applications.MobileNetV2(
+        input_shape=(64, 64, 3), alpha=0.35, include_top=False, weights=None
+    )
+    spec = keras_csp.ImageSpec(mean=0.5, std=0.5, resize="letterbox")
+    detector = Detector(backbone, "fpn", 2, (64, 64, 3), spec=spec)
+    x = rng.random((1, 64, 64, 3), dtype="float32")
+    ours = what_the_neck_reads(detector)(x)
+    features = keras_csp.feature_extractor(backbone, ("P4", "P5"))
+    pixels = keras.applications.mobilenet_v2.preprocess_input(x * 255)
+    for level, theirs in features(pixels).items():
+        np.testing.assert_allclose(ours[level], theirs, atol=1e-4)
+
+
+def test_more_levels_than_the_backbone_has(rng):
+    levels = ("P3", "P4", "P5", "P6", "P7")
+    detector = small("efm", size=128, anchors=None, levels=levels)
+    sides = {level: x.shape[1] for level, x in detector.output.items()}
+    assert sides == {"P3": 16, "P4": 8, "P5": 4, "P6": 2, "P7": 1}
+    found = detector.predict(np.zeros((1, 128, 128, 3), "float32"), verbose=0)
+    assert found["boxes"].shape == (1, 100, 4)
+
+
+def test_heads_on_a_graph_of_ones_own(rng):
+    """Detector(inputs, outputs), which Keras calls to load and clone one."""
+    image = keras.Input((64, 96, 3))
+    x = keras.layers.Conv2D(16, 3, 16, padding="same", activation="relu")(image)
+    x = keras.layers.Conv2D(2 * 7, 1)(x)
+    x = YoloHead([(20, 30), (40, 20)], 2, 16)(x)
+    detector = many_boxes(Detector(image, {"P4": x}))
+    assert (detector.classes, detector.largest_stride) == (2, 16)
+    images = rng.random((2, 64, 96, 3), dtype="float32")
+    expected = detector.predict(images, verbose=0)
+    copy = keras.models.clone_model(detector)
+    assert isinstance(copy, Detector)
+    copy.set_weights(detector.get_weights())
+    assert expected["count"].min() > 0
+    for key, value in copy.predict(images, verbose=0).items():
+        np.testing.assert_array_equal(value, expected[key])
+    with pytest.raises(ValueError, match=r"must be .level: the output of a"):
+        Detector(image, {"P4": detector.layers[-2].output})
+    with pytest.raises(ValueError, match=r"images of 64x96.*\(2, 96, 64, 3"):
+        detector.predict(images.transpose(0, 2, 1, 3))
 
 
 @tensorflow_only
@@ -108,7 +195,8 @@ def test_fit_lowers_the_loss_and_learns_the_box(rng):
     assert not found["boxes"][:, 1:].any()
     results = detector.evaluate(x, y, verbose=0)
     assert results["AP50"] > 0.99
-    loss = sum(YoloLoss("ciou")(y, detector(x), detector.anchors).values())
+    maps = [detector(x)[level] for level in detector.anchors]
+    loss = sum(YoloLoss("ciou")(y, maps, detector.heads).values())
     assert results["loss"] == pytest.approx(float(loss), rel=1e-4)
     # The mean over images, whatever the batches.
     results = detector.evaluate(x, y, batch_size=3, verbose=0)
@@ -375,6 +463,8 @@ def test_mixed_precision_keeps_the_heads_and_boxes_in_float32(rng):
         ({"input_shape": 416}, "input_shape=416"),
         ({"anchors": [(1, 2)] * 4}, "3 levels.*4 anchors"),
         ({"anchors": [(1, -2)] * 3}, r"\(1, -2\)"),
+        ({"levels": ("P3", "P5")}, "two to five of P2 to P7"),
+        ({"levels": ("P4", "P5"), "classes": 2, "class_names": ["a"]}, "1 nam"),
         ({"weights": "x.pth"}, "x.pth"),
         ({"weights": "none.weights.h5"}, "does not exist: none.weights.h5"),
     ],
@@ -410,8 +500,10 @@ def test_bad_losses_are_named(detector):
         detector.compile(loss=None)
     with pytest.raises(ValueError, match="Call `compile` before"):
         small().fit(np.zeros((1, 64, 64, 3)), {})
-    with pytest.raises(ValueError, match=r"imagenet.*backbone"):
+    with pytest.raises(ValueError, match=r"`backbone_weights`.*'imagenet'"):
         small(weights="imagenet")
+    with pytest.raises(ValueError, match=r"imagenet.*given by name"):
+        small(backbone_weights="imagenet")
 
 
 def test_config_is_json(detector):

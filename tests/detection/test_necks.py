@@ -16,51 +16,91 @@ from keras_csp.layers import (
 
 # The maps of a backbone for an image of 32 x 64, of widths like no neck's.
 PYRAMID = {"P3": (4, 8, 20), "P4": (2, 4, 24), "P5": (1, 2, 28)}
-WIDTHS = {
-    "fpn": {"P4": 128, "P5": 256},
-    "fpn-3l": {"P3": 128, "P4": 128, "P5": 256},
-    "prn": {"P4": 128, "P5": 256},
-    "prn-3l": {"P3": 128, "P4": 128, "P5": 256},
-    "cem": {"P3": 128, "P4": 128, "P5": 128},
-    "gfm": {"P3": 64, "P4": 128, "P5": 256},
-    "efm": {"P3": 64, "P4": 128, "P5": 256},
+LEVELS = {
+    "fpn": ("P4", "P5"),
+    "prn": ("P4", "P5"),
+    "cem": ("P3", "P4", "P5"),
+    "gfm": ("P3", "P4", "P5"),
+    "efm": ("P3", "P4", "P5"),
+    "panet": ("P3", "P4", "P5"),
 }
 
 
-def built(name, attention=None, spp=False, pyramid=PYRAMID):
-    neck = get_neck(name)
-    fusion = neck.make("neck", attention, spp)
-    read = {name for node in neck.nodes for name in node.inputs} & set(pyramid)
-    fusion.build({level: (None, *pyramid[level]) for level in sorted(read)})
+def built(name, attention=None, spp=False, pyramid=PYRAMID, levels=None):
+    neck = get_neck(name, levels, attention, spp)
+    fusion = neck.make("neck")
+    fusion.build({level: (None, *pyramid[level]) for level in neck.levels})
     return fusion
 
 
 @pytest.mark.parametrize("name", NECKS)
 @pytest.mark.parametrize("attention", [None, "sam"])
 @pytest.mark.parametrize("spp", [False, True])
-def test_every_row_builds_with_every_option(name, attention, spp):
+def test_every_neck_builds_with_every_option(name, attention, spp):
     fusion = built(name, attention, spp)
     shapes = {level: (2, *shape) for level, shape in PYRAMID.items()}
     answer = fusion.compute_output_shape(shapes)
-    assert answer == {
-        level: (2, *PYRAMID[level][:2], width)
-        for level, width in WIDTHS[name].items()
+    assert {level: shape[:3] for level, shape in answer.items()} == {
+        level: (2, *PYRAMID[level][:2]) for level in LEVELS[name]
     }
     kinds = [type(layer).__name__ for layer in fusion._flatten_layers()]
     assert kinds.count("SpatialAttention") == (
-        len(WIDTHS[name]) if attention else 0
+        len(LEVELS[name]) if attention else 0
     )
     assert kinds.count("SpatialPyramidPooling") == int(spp)
 
 
-def test_names():
-    assert {name: neck.name for name, neck in NECKS.items()} == {
-        name: name for name in WIDTHS
+@pytest.mark.parametrize("name", NECKS)
+@pytest.mark.parametrize(
+    "levels", [("P3", "P4"), ("P2", "P3", "P4", "P5"), ("P3", "P4", "P5", "P6")]
+)
+def test_every_neck_takes_other_levels(name, levels, rng):
+    """Every level of its own size, and each depends on the coarsest one: in
+    efm, which exchanges with neighbours, the coarsest two alone."""
+    pyramid = {
+        level: (2 ** (len(levels) - i), 2 ** (len(levels) - i), 8 + i)
+        for i, level in enumerate(levels)
     }
+    neck = NECKS[name](levels=levels)
+    fusion = randomize(built(name, pyramid=pyramid, levels=levels))
+    assert neck.levels == levels
+    maps = maps_of(rng, pyramid)
+    answer = fusion(maps)
+    for level, shape in pyramid.items():
+        assert answer[level].shape[:3] == (2, *shape[:2])
+    changed = fusion({**maps, levels[-1]: maps[levels[-1]] + 1})
+    for level in levels[-2:] if name == "efm" else levels:
+        assert np.abs(np.asarray(changed[level] - answer[level])).max() > 1e-3
+
+
+@pytest.mark.parametrize("widths", [24, {"P3": 16, "P4": 24, "P5": 40}])
+@pytest.mark.parametrize("name", NECKS)
+def test_widths_are_an_option(name, widths):
+    levels = ("P3", "P4", "P5")
+    if name == "cem" and isinstance(widths, dict):
+        with pytest.raises(ValueError, match="one width"):
+            NECKS[name](levels=levels, widths=widths)
+        return
+    fusion = NECKS[name](levels=levels, widths=widths).make("neck")
+    shapes = {level: (2, *shape) for level, shape in PYRAMID.items()}
+    fusion.build(shapes)
+    answer = fusion.compute_output_shape(shapes)
+    each = widths if isinstance(widths, dict) else dict.fromkeys(levels, widths)
+    assert {level: shape[-1] for level, shape in answer.items()} == each
+
+
+def test_wrong_options_are_quoted():
     with pytest.raises(ValueError, match=r"one of 'fpn', .*neck='bifpn'"):
         get_neck("bifpn")
-    assert {neck.status for neck in NECKS.values()} == {"exact", "inferred"}
-    assert all(neck.evidence for neck in NECKS.values())
+    with pytest.raises(ValueError, match=r"one of 'fpn', .*neck=\['efm'\]"):
+        get_neck(["efm"])
+    for levels in (("P3",), ("P3", "P5"), ("P5", "P4"), "P3P4", ("P1", "P2")):
+        with pytest.raises(ValueError, match="two to five of P2 to P7"):
+            get_neck("efm", levels)
+    with pytest.raises(ValueError, match=r"must have the levels .*\{'P3': 8\}"):
+        NECKS["efm"](widths={"P3": 8})
+    with pytest.raises(ValueError, match=r"options of the neck.*attention='sa"):
+        get_neck(NECKS["efm"](), attention="sam")
 
 
 @pytest.mark.parametrize("name", NECKS)
@@ -184,7 +224,7 @@ def test_prn_as_enet_coco_has_it(channels, rng):
 
 def test_prn_3l_repeats_the_joint_a_level_below(rng):
     """P4 and P5 are PRN's; P3 starts from the 3x3 of P4."""
-    fusion = randomize(built("prn-3l"))
+    fusion = randomize(built("prn", levels=("P3", "P4", "P5")))
     maps = maps_of(rng)
     by_hand = Rebuilt(fusion)
     conv = by_hand.conv
@@ -203,7 +243,7 @@ def test_prn_3l_repeats_the_joint_a_level_below(rng):
 
 
 def test_fpn_is_yolov3_tinys(rng):
-    fusion = randomize(built("fpn-3l"))
+    fusion = randomize(built("fpn", levels=("P3", "P4", "P5")))
     maps = maps_of(rng)
     by_hand = Rebuilt(fusion)
     conv = by_hand.conv
@@ -256,6 +296,28 @@ def test_gfm_gathers_one_map_that_all_levels_read(rng):
         width = pair[1].shape[-1]
         y = conv(ops.concatenate(pair, axis=-1), width)
         expected[level] = conv(y, width, 3)
+    assert not by_hand.given
+    assert_same(fusion, maps, expected)
+
+
+def test_panet_goes_down_and_then_up(rng):
+    """Top-down as FPN with laterals, then bottom-up by strided 3x3."""
+    fusion = randomize(built("panet"))
+    maps = maps_of(rng)
+    by_hand = Rebuilt(fusion)
+    conv = by_hand.conv
+    widths = {"P5": 256, "P4": 128, "P3": 64}
+    down = {"P5": conv(maps["P5"], 256)}
+    for level, coarser in (("P4", "P5"), ("P3", "P4")):
+        lateral = conv(maps[level], widths[level])
+        top = up(conv(down[coarser], widths[level]))
+        y = conv(ops.concatenate([top, lateral], axis=-1), widths[level])
+        down[level] = conv(y, widths[level], 3)
+    expected = {"P3": down["P3"]}
+    for level, finer in (("P4", "P3"), ("P5", "P4")):
+        bottom = conv(expected[finer], widths[level], 3, 2)
+        y = ops.concatenate([bottom, down[level]], axis=-1)
+        expected[level] = conv(conv(y, widths[level]), widths[level], 3)
     assert not by_hand.given
     assert_same(fusion, maps, expected)
 

@@ -1,14 +1,27 @@
-"""Detections against TensorFlow's suppression and a greedy one in Python."""
+"""NonMaxSuppression against TensorFlow's and a greedy one in Python."""
 
 import keras
 import numpy as np
 import pytest
 from support import reload_config
 
-from keras_csp.detection import Detections
+from keras_csp.detection import NonMaxSuppression
+from keras_csp.layers import YoloHead
 
 ANCHORS = {"P3": ((10, 14), (23, 27)), "P4": ((37, 58),)}
 CLASSES = 3
+
+
+def heads_of(anchors, classes=CLASSES, **options):
+    return [
+        YoloHead(pairs, classes, 2 ** int(level[1:]), **options)
+        for level, pairs in sorted(anchors.items())
+    ]
+
+
+def listed(maps):
+    """The maps in the order of `heads_of`."""
+    return [maps[level] for level in sorted(maps)]
 
 
 def logit(p):
@@ -61,7 +74,7 @@ def iou(a, b):
     return width * height / (sum(areas) - width * height or 1)
 
 
-def greedy(boxes, scores, score_threshold, iou_threshold):
+def greedy(boxes, scores, score_threshold, iou_threshold, overlap=iou):
     """[(score, class, box)] of one image, by falling score."""
     kept = []
     for c in range(scores.shape[1]):
@@ -69,14 +82,15 @@ def greedy(boxes, scores, score_threshold, iou_threshold):
         for i in np.argsort(-scores[:, c], kind="stable"):
             if scores[i, c] < score_threshold:
                 break
-            if all(iou(boxes[i], b) <= iou_threshold for _, _, b in mine):
+            if all(overlap(boxes[i], b) <= iou_threshold for _, _, b in mine):
                 mine.append((scores[i, c], c, boxes[i]))
         kept += mine
     return sorted(kept, key=lambda row: -row[0])
 
 
 def layer_for(**options):
-    return Detections(ANCHORS, CLASSES, **{"candidates": 2000, **options})
+    options = {"candidates": 2000, **options}
+    return NonMaxSuppression(heads_of(ANCHORS), **options)
 
 
 def assert_detections(answer, image, expected, k, size=(64, 48)):
@@ -115,7 +129,7 @@ def test_random_boxes_against_a_greedy_loop(
         iou_threshold=iou_threshold,
         max_detections=k,
     )
-    answer = layer(maps)
+    answer = layer(listed(maps))
     for image in range(2):
         expected = greedy(
             boxes[image], scores[image], score_threshold, iou_threshold
@@ -140,7 +154,7 @@ def test_random_boxes_against_tensorflow(rng):
         clip_boxes=False,
     )
     layer = layer_for(score_threshold=0.2, iou_threshold=0.5, max_detections=60)
-    answer = layer(maps)
+    answer = layer(listed(maps))
     for image in range(3):
         n = int(theirs.valid_detections[image])
         rows = zip(
@@ -169,13 +183,14 @@ def placed(rows, anchor=(16, 16), levels=("P3",)):
 
 def one_level(**options):
     options = {"candidates": 50, "max_detections": 10, **options}
-    return Detections({"P3": ((16, 16),)}, CLASSES, **options)
+    return NonMaxSuppression(heads_of({"P3": ((16, 16),)}), **options)
 
 
 def kept(maps, **options):
     """[(class, x of the centre)] of the detections."""
     answer = {
-        k: np.asarray(v)[0] for k, v in one_level(**options)(maps).items()
+        k: np.asarray(v)[0]
+        for k, v in one_level(**options)(listed(maps)).items()
     }
     n = int(answer["count"])
     x = answer["boxes"][:n, ::2].mean(axis=1)
@@ -204,7 +219,7 @@ def test_a_long_chain():
 
 def test_boxes_are_cut_at_the_edges_of_the_input():
     rows = [(4, 20, 30, 10, {0: 0.9}), (60, 62, 16, 16, {1: 0.8})]
-    boxes = np.asarray(one_level()(placed(rows))["boxes"])[0]
+    boxes = np.asarray(one_level()(listed(placed(rows)))["boxes"])[0]
     expected = [[0, 15, 19, 25], [52, 54, 64, 64]]
     np.testing.assert_allclose(boxes[:2], expected, atol=1e-3)
 
@@ -219,22 +234,22 @@ def test_two_boxes_of_one_place_and_score():
     """One of them stays: a tie is no reason to keep or lose both."""
     t = placed([(*A, {0: 0.9})])["P3"]
     maps = {"P3": np.concatenate([t, t], axis=-1)}
-    layer = Detections({"P3": ((16, 16),) * 2}, CLASSES, candidates=100)
-    answer = layer(maps)
+    layer = NonMaxSuppression(heads_of({"P3": ((16, 16),) * 2}), candidates=100)
+    answer = layer(listed(maps))
     assert np.asarray(answer["count"]).tolist() == [1]
 
 
 def test_a_score_at_the_threshold_is_a_detection():
     rows = [(*A, {0: 0.5})]
     maps = placed(rows)
-    score = float(one_level()(maps)["scores"][0, 0])
+    score = float(one_level()(listed(maps))["scores"][0, 0])
     assert kept(maps, score_threshold=score) == [(0, 11)]
     assert kept(maps, score_threshold=score + 1e-6) == []
 
 
 def test_nothing_above_the_threshold(rng):
     maps = maps_of(rng, shift=-4)
-    answer = layer_for(score_threshold=0.99, max_detections=7)(maps)
+    answer = layer_for(score_threshold=0.99, max_detections=7)(listed(maps))
     for image in range(2):
         assert_detections(answer, image, [], 7)
 
@@ -245,10 +260,10 @@ def test_images_do_not_mix(rng):
     for x in maps.values():
         x[1] = -20
     layer = layer_for(max_detections=30)
-    together = layer(maps)
+    together = layer(listed(maps))
     assert np.asarray(together["count"])[1] == 0
     for image in range(3):
-        alone = layer({k: x[image : image + 1] for k, x in maps.items()})
+        alone = layer([x[image : image + 1] for x in listed(maps)])
         for key, value in together.items():
             np.testing.assert_allclose(
                 np.asarray(value)[image], np.asarray(alone[key])[0], 1e-5, 1e-5
@@ -269,7 +284,7 @@ def test_fewer_rows_than_candidates():
     rows = [(*A, {0: 0.9}), (*C, {1: 0.7})]
     for candidates in (100, 1000):
         options = {"candidates": candidates, "max_detections": 90}
-        answer = one_level(**options)(placed(rows))
+        answer = one_level(**options)(listed(placed(rows)))
         assert answer["boxes"].shape == (1, 90, 4)
         assert kept(placed(rows), **options) == [(0, 11), (1, 31)]
 
@@ -277,10 +292,10 @@ def test_fewer_rows_than_candidates():
 @pytest.mark.parametrize("candidates", [40, 500])
 def test_open_sides(candidates, rng):
     """One model for maps of all sizes, of which some are below `candidates`."""
-    inputs = {
-        level: keras.Input((None, None, len(pairs) * (5 + CLASSES)), name=level)
-        for level, pairs in ANCHORS.items()
-    }
+    inputs = [
+        keras.Input((None, None, len(pairs) * (5 + CLASSES)), name=level)
+        for level, pairs in sorted(ANCHORS.items())
+    ]
     layer = layer_for(candidates=candidates, max_detections=15)
     model = keras.Model(inputs, layer(inputs))
     shapes = {key: tuple(x.shape) for key, x in model.output.items()}
@@ -292,8 +307,8 @@ def test_open_sides(candidates, rng):
     }
     for sides in ((3, 4), (2, 2)):
         maps = maps_of(rng, sides=sides)
-        answer = model(maps)
-        for key, value in layer(maps).items():
+        answer = model(listed(maps))
+        for key, value in layer(listed(maps)).items():
             np.testing.assert_array_equal(
                 np.asarray(answer[key]), np.asarray(value)
             )
@@ -302,15 +317,15 @@ def test_open_sides(candidates, rng):
 def test_in_a_tf_function_of_open_sides(rng):
     tf = pytest.importorskip("tensorflow")
     layer = layer_for(max_detections=15)
-    signature = {
-        level: tf.TensorSpec((None, None, None, 8 * len(pairs)), "float32")
-        for level, pairs in ANCHORS.items()
-    }
+    signature = [
+        tf.TensorSpec((None, None, None, 8 * len(pairs)), "float32")
+        for _, pairs in sorted(ANCHORS.items())
+    ]
     compiled = tf.function(layer, input_signature=[signature])
     for sides in ((3, 4), (1, 2)):
         maps = maps_of(rng, sides=sides)
         boxes, scores = decoded(maps)
-        answer = compiled(maps)
+        answer = compiled(listed(maps))
         for image in range(2):
             expected = greedy(boxes[image], scores[image], 0.25, 0.45)
             size = (16 * sides[1], 16 * sides[0])
@@ -326,12 +341,11 @@ def test_the_layer_comes_back(rng):
         name="detections",
     )
     again = reload_config(layer)
-    config = {**layer.get_config(), "anchors": again.anchors}
-    assert again.get_config() == config
+    assert again.get_config() == layer.get_config()
     maps = maps_of(rng)
-    for key, value in layer(maps).items():
+    for key, value in layer(listed(maps)).items():
         np.testing.assert_array_equal(
-            np.asarray(again(maps)[key]), np.asarray(value)
+            np.asarray(again(listed(maps))[key]), np.asarray(value)
         )
 
 
@@ -355,5 +369,53 @@ def test_the_layer_comes_back(rng):
 def test_wrong_arguments_are_quoted(options, message):
     with pytest.raises(ValueError, match=message):
         layer_for(**options)
-    with pytest.raises(ValueError, match="classes=0"):
-        Detections(ANCHORS, 0)
+    heads = [*heads_of({"P3": ((1, 2),)}), *heads_of({"P4": ((1, 2),)}, 4)]
+    with pytest.raises(ValueError, match=r"one number of classes.*\[3, 4\]"):
+        NonMaxSuppression(heads)
+
+
+def diou(a, b, beta):
+    """box_diounms of Darknet's src/box.c."""
+    width = max(a[2], b[2]) - min(a[0], b[0])
+    height = max(a[3], b[3]) - min(a[1], b[1])
+    diagonal = width**2 + height**2
+    apart = sum(
+        ((a[k] + a[k + 2]) / 2 - (b[k] + b[k + 2]) / 2) ** 2 for k in (0, 1)
+    )
+    return iou(a, b) - (apart / diagonal) ** beta
+
+
+@pytest.mark.parametrize("beta", [0.6, 1.0])
+def test_diou_keeps_what_stands_side_by_side(beta, rng):
+    maps = maps_of(rng)
+    boxes, scores = decoded(maps)
+    options = {"score_threshold": 0.05, "iou_threshold": 0.3}
+    layer = layer_for(nms="diou", nms_beta=beta, max_detections=400, **options)
+    answer = layer(listed(maps))
+    for image in range(2):
+        few = greedy(boxes[image], scores[image], 0.05, 0.3)
+        more = greedy(
+            boxes[image],
+            scores[image],
+            0.05,
+            0.3,
+            lambda a, b: diou(a, b, beta),
+        )
+        assert len(few) < len(more)
+        assert_detections(answer, image, more, 400)
+
+
+def test_the_last_heads_thresholds_are_the_default():
+    anchors = {"P3": ((16, 16),), "P4": ((16, 16),)}
+    first, _ = heads_of(anchors)
+    _, last = heads_of(
+        anchors,
+        score_threshold=0.4,
+        iou_threshold=0.7,
+        nms="diou",
+        nms_beta=0.9,
+    )
+    layer = NonMaxSuppression([first, last], iou_threshold=0.5)
+    config = reload_config(layer).get_config()
+    keys = ("score_threshold", "iou_threshold", "nms", "nms_beta")
+    assert [config[key] for key in keys] == [0.4, 0.5, "diou", 0.9]

@@ -45,7 +45,7 @@ DARKNETS = (
 )
 
 KEYS = {
-    "net": "height width channels",
+    "net": "height width channels letter_box",
     "convolutional": "filters size stride activation pad padding groups "
     "batch_normalize stride_x stride_y dilation share_index xnor bin_output",
     "maxpool": "size stride padding maxpool_depth out_channels",
@@ -57,7 +57,7 @@ KEYS = {
     "sam": "from activation",
     "dropout": "probability",
     "softmax": "groups temperature",
-    "yolo": "mask anchors classes num scale_x_y new_coords",
+    "yolo": "mask anchors classes num scale_x_y new_coords nms_kind beta_nms",
 }
 
 # "cb" is a convolution with batch_normalize=1 and pad=1, as most are.

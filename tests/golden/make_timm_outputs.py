@@ -7,8 +7,10 @@ PHOTOS is the folder of the photographs that tests/timm_weights.py names. For
 each network of timm's models/cspnet.py with published weights: the names and
 shapes of its tensors, and every fourth logit that it gives, with the weights
 of timm_weights.state_dict, for the photographs and for noise; of one network
-also for images of 1 and 4 channels, loaded as timm loads pretrained weights.
-tests/test_timm.py runs this, where timm is installed, with --every-logit.
+also for images of 1 and 4 channels, loaded as timm loads pretrained weights;
+of another every eighth channel of its features of the photographs.
+tests/weights/test_timm.py runs this, where timm is installed, with
+--every-logit.
 """
 
 import argparse
@@ -48,6 +50,7 @@ NETWORKS = (
 
 
 CHANNELS_OF = "cs3darknet_focus_s"
+FEATURES_OF = "cspresnet50"
 
 
 def seeded(name):
@@ -84,6 +87,20 @@ def logits(model, images):
         return model(torch.from_numpy(x)).numpy()
 
 
+def features(photos):
+    """{level: every eighth channel, (n, h, w, c / 8)} of the photographs."""
+    model, _ = seeded(FEATURES_OF)
+    x = normalized(timm_weights.photographs(photos), model.pretrained_cfg)
+    x = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+    with torch.no_grad():
+        maps = model.forward_intermediates(x, intermediates_only=True)
+    strides = {timm_weights.SIDE // y.shape[-1]: y.numpy() for y in maps}
+    return {
+        f"P{level}": strides[2**level].transpose(0, 2, 3, 1)[..., ::8]
+        for level in (3, 4, 5)
+    }
+
+
 def all_outputs(photos):
     """(network, kind of images, logits, shapes of its tensors)"""
     images = {"noise": timm_weights.noise()}
@@ -114,6 +131,9 @@ def main():
         spread = np.ptp(y, axis=0).max() / np.abs(y).max()
         print(f"{name}/{kind}: {spread:.1%} apart between images", flush=True)
     np.savez_compressed(options.folder / "timm_outputs.npz", **outputs)
+    if options.photos:
+        path = options.folder / "timm_features.npz"
+        np.savez_compressed(path, **features(options.photos))
     text = json.dumps({"timm": timm.__version__, "tensors": tensors})
     (options.folder / "timm_tensors.json.gz").write_bytes(
         gzip.compress(text.encode(), mtime=0)
