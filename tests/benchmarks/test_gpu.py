@@ -48,6 +48,21 @@ def test_the_page_of_no_rows(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "README.md").is_file()
 
 
+def test_the_networks_of_the_ablation_are_found():
+    """Where only benchmarks/ is on the path, as for the script."""
+    code = (
+        "import gpu_parts, importlib.util\n"
+        "print(importlib.util.find_spec('ablation_study').origin)"
+    )
+    found = subprocess.check_output(
+        [sys.executable, "-S", "-c", code],
+        cwd=SCRIPT.parent,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        text=True,
+    )
+    assert found.strip() == str(ROOT / "examples" / "ablation_study.py")
+
+
 @pytest.mark.slow
 def test_the_whole_script_without_tensorflow(tmp_path, pictures):
     """Killed among the checks, and gone on with, on every backend there is."""
