@@ -143,9 +143,10 @@ def split(found, level):
         kept.append([])
         for job in group:
             late = {q: n for q, n in job.levels.items() if n > level}
-            for quantity in job.quantities.keys() & late.keys():
-                reason = f"measured only {_OPTION[late[quantity]]}"
-                left_out[job.key, quantity] = reason
+            for quantity in job.quantities:
+                if quantity in late:
+                    reason = f"measured only {_OPTION[late[quantity]]}"
+                    left_out[job.key, quantity] = reason
             remaining = job.only(job.quantities.keys() - late.keys())
             if remaining.quantities:
                 kept[-1].append(remaining)
