@@ -218,7 +218,7 @@ def _outputs(model):
 def _size(size):
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(pair) != 2:
         raise ValueError(
             f"`size` must be (height, width). Received: size={size!r}"
