@@ -28,7 +28,7 @@ ALLOWED = {
     "preprocessing": {"layers", "data", "weights"},
     "analysis": {"models", "detection"},
     "training": {"layers"},
-    "export": {"layers", "models", "weights"},
+    "export": {"layers", "detection"},
     "commands": {
         "analysis",
         "data",

@@ -408,10 +408,9 @@ class KerasSteps(_Steps):
         After a few layers all images of random pixels are alike; normalising
         by what differs between them would be normalising rounding errors.
         """
-        from keras_csp.export import describe, photographs
+        from keras_csp.export import photographs
 
-        shape = (self.size, self.size, 3)
-        self.samples = photographs(describe(self.model, shape))
+        self.samples = photographs((self.size, self.size, 3))
         set_statistics(self.model, self.samples)
 
     def export_litert(self, path, size=None):
@@ -433,7 +432,7 @@ class KerasSteps(_Steps):
             self.samples[:1],
             quantize="int8",
             representative=self.samples,
-            minimum_agreement=0.0,
+            minimum_match_rate=0.0,
         )
 
     def export_onnx(self, path):
