@@ -22,7 +22,7 @@ from keras_csp.models.resnet import (
     RESNET_10,
     RESNEXT_50,
 )
-from keras_csp.models.spec import Network
+from keras_csp.models.spec import NetworkSpec
 
 # Base, CSP network, and what their widths are divided by.
 PAIRS = ((RESNET_10, CSP_RESNET_10, 2), (RESNEXT_50, CSP_RESNEXT_50, 4))
@@ -53,7 +53,7 @@ def reduced(row, by):
     return dataclasses.replace(
         _divided(row, by),
         name=f"{row.name}_reduced{by}",
-        evidence=f"Reduced: {row.name}, widths and groups divided by {by}.",
+        provenance=f"Reduced: {row.name}, widths and groups divided by {by}.",
         cfg=None,
         pretrained=None,
     )
@@ -89,7 +89,7 @@ class Entry:
         label: as in the table.
     """
 
-    row: Network
+    row: NetworkSpec
     base: str
     published: Published
     label: str
