@@ -12,7 +12,7 @@ class Runs:
 
     def __init__(self, quantities, detector, threads):
         import keras_csp
-        from keras_csp.data.letterbox import letterbox
+        from keras_csp.data.resizing import letterbox
 
         limit_threads(threads)
         self.letterbox = letterbox

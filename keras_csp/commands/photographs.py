@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from keras_csp.data.crops import centre_crop
-from keras_csp.data.letterbox import letterbox
 from keras_csp.data.photographs import read_photograph
+from keras_csp.data.resizing import centre_crop, letterbox
 
 
 class Inputs:

@@ -48,12 +48,13 @@ def _image_spec(plan, input_shape, class_names):
     """As Darknet brings photographs to a network.
 
     Source: src/detector.c, test_detector; src/classifier.c, which cuts the
-    square in the middle.
+    square in the middle; src/image.c, resize_image.
     """
     resize = "letterbox" if plan.letterbox else "stretch"
     return ImageSpec(
         size=None if None in input_shape else input_shape[:2],
         resize=resize if plan.is_detector else "crop",
+        antialias=False,
         class_names=class_names,
     )
 

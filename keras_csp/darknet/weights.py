@@ -213,8 +213,8 @@ def _check_rest(slots, size, row, path):
         last = slots[-1].name if slots else "the header"
         raise ValueError(
             f"{path} belongs to another network: after {last!r} it holds "
-            f"{rest} numbers, which is not a whole classifier (a multiple of {row} "
-            "numbers, one row for each class)"
+            f"{rest} numbers, which is not a whole classifier (a multiple of "
+            f"{row} numbers, one row for each class)"
         )
 
 

@@ -1,42 +1,51 @@
 """Classification data: digits, class folders, TFDS, or your own data set."""
 
 import dataclasses
+import inspect
 import os
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
+from keras_csp._validation import check_choice, check_positive
 from keras_csp.data.classification_augmentation import (
     ClassificationAugmentation,
     mixed,
     viewer,
 )
-from keras_csp.data.crops import SHIFT, centre_crop, ten_crops
 from keras_csp.data.random_ops import checked
 from keras_csp.data.reading import Reader, mapped
+from keras_csp.data.resizing import as_spec, fit_image, in_channels
 from keras_csp.data.sources import tfds
 from keras_csp.data.sources.folder import read_folder, splits_of
+from keras_csp.data.ten_crops import SHIFT, ten_crops
 
 # Of images; of a folder all are shuffled, by name.
 _SHUFFLE_BUFFER = 10_000
 
 
 def load_classification(
-    source="digits", validation_split=0.2, seed=0, broken="skip", data_dir=None
+    source="digits",
+    validation_split=0.2,
+    seed=0,
+    on_error="skip",
+    data_dir=None,
 ):
     """Reads a classification set in two splits; images are decoded when used.
 
     Args:
         source: "digits" (default): scikit-learn's 1,797 real handwritten
             digits, no download; "tfds:NAME": a TensorFlow Datasets set with
-            an image and a label; else the path of a folder of class folders,
-            or of one with `train` and `test` (or `val`) folders of such. A
-            class folder without images stays a class, with a warning.
+            an image and a label; what a reader that you have entered in
+            `keras_csp.data.CLASSIFICATION_SOURCES` reads; else the path of a
+            folder of class folders, or of one with `train` and `test` (or
+            `val`) folders of such. A class folder without images stays a
+            class, with a warning.
         validation_split: fraction of the images that becomes the second
             split where there is no `test`, `val` or `validation`. Default 0.2.
         seed: of the draw of those. Default 0.
-        broken: "skip" (default) leaves unreadable images out where they are
+        on_error: "skip" (default) leaves unreadable images out where they are
             met, names each in a warning and counts them in `skipped`;
             "raise" decodes all images now and raises.
         data_dir: TFDS's folder. Default TFDS's own.
@@ -45,33 +54,33 @@ def load_classification(
         Two `ClassificationData`: for training and for testing.
 
     Raises:
-        ValueError: one line: a path that is no folder, no readable images in
-            a split, fewer than two classes, too few images to divide, an
-            unreadable image with `broken="raise"`, or no such TFDS set.
+        ValueError: one line: a path that is not a folder, no readable images
+            in a split, fewer than two classes, too few images to divide, an
+            unreadable image with `on_error="raise"`, no such TFDS set, or an
+            option that the source does not have.
     """
-    if broken not in ("skip", "raise"):
-        raise ValueError(
-            f'`broken` must be "skip" or "raise". Received: broken={broken!r}'
-        )
+    check_choice("on_error", on_error, ("skip", "raise"))
     if not isinstance(validation_split, float) or not 0 < validation_split < 1:
         raise ValueError(
             "`validation_split` must be between 0 and 1. Received: "
             f"validation_split={validation_split!r}"
         )
     _check_seed(seed)
-    if data_dir is not None and not str(source).startswith("tfds:"):
+    known = (p for p in CLASSIFICATION_SOURCES if str(source).startswith(p))
+    prefix = next(known, "")
+    reader = CLASSIFICATION_SOURCES.get(prefix, read_folders)
+    options = {"validation_split": validation_split, "seed": seed}
+    if data_dir is not None:
+        options["data_dir"] = data_dir
+    taken = inspect.signature(reader).parameters
+    if data_dir is not None and "data_dir" not in taken:
         raise ValueError(
-            "`data_dir` is for tfds:NAME. Received: "
-            f"source={str(source)!r}, data_dir={str(data_dir)!r}"
+            f"`data_dir` is not an option of {prefix or 'folder'} sources. "
+            f"Received: source={str(source)!r}, data_dir={str(data_dir)!r}"
         )
-    if source == "digits":
-        pair = _digits(validation_split, seed)
-    elif str(source).startswith("tfds:"):
-        name = str(source).removeprefix("tfds:")
-        pair = _tfds(name, validation_split, data_dir)
-    else:
-        pair = _folder(pathlib.Path(source), validation_split, seed)
-    if broken == "raise":
+    options = {k: v for k, v in options.items() if k in taken}
+    pair = reader(str(source).removeprefix(prefix), **options)
+    if on_error == "raise":
         for data in pair:
             data.check()
     return pair
@@ -136,7 +145,7 @@ class ClassificationData:
 
         Those of a folder are of all classes in turn.
         """
-        _check_positive("number", number)
+        check_positive("number", number)
         size = min(number, self.size)
         return self._with(self._elements.take(size), size)
 
@@ -145,7 +154,7 @@ class ClassificationData:
 
         The first shares may have an image more than the others.
         """
-        _check_positive("count", count)
+        check_positive("count", count)
         if not _is_integer(index) or not 0 <= index < count:
             raise ValueError(
                 f"`index` must be from 0 to {count - 1}. Received: "
@@ -171,7 +180,7 @@ class ClassificationData:
     def training(
         self,
         batch_size,
-        size,
+        spec,
         augmentation=None,
         seed=0,
         drop_remainder=False,
@@ -183,7 +192,8 @@ class ClassificationData:
 
         Args:
             batch_size: the last batch may have fewer.
-            size: side of the images.
+            spec: how images are brought to the network: a model, whose
+                `ImageSpec` is read, an `ImageSpec`, or the side of a square.
             augmentation: a `ClassificationAugmentation`. Default: the
                 paper's.
             seed: the same one gives the same epochs, bit for bit (TensorFlow
@@ -192,12 +202,18 @@ class ClassificationData:
 
         Returns:
             `tf.data.Dataset` of float32 `(batch, size, size, channels)` in
-            [0, 1], and float32 `(batch, classes)` that add up to 1. An epoch
+            [0, 1], and float32 `(batch, classes)` that add up to 1. A model of
+            other channels gets grey images, or three equal ones. An epoch
             has as many images as the set: an unreadable one's place is taken
             by another. `len` is the number of batches.
         """
-        _check_positive("batch_size", batch_size)
-        _check_positive("size", size)
+        check_positive("batch_size", batch_size)
+        spec, channels = as_spec(spec, "crop")
+        if spec.size[0] != spec.size[1]:
+            raise ValueError(
+                "A training's random crops are squares. Received: "
+                f"size={spec.size}"
+            )
         _check_seed(seed)
         batches = -(-self.size // batch_size)
         if drop_remainder:
@@ -208,7 +224,7 @@ class ClassificationData:
                     f"batch_size={batch_size}, drop_remainder=True"
                 )
         augmentation = checked(augmentation, ClassificationAugmentation)
-        view = viewer(augmentation, size)
+        view = viewer(augmentation, spec.size[0])
         examples = self._decoded(
             self._elements.shuffle(
                 self._buffer, seed=seed, reshuffle_each_iteration=True
@@ -220,7 +236,8 @@ class ClassificationData:
 
         def prepared(example, draw):
             image, label = example
-            return self._pair(view(image, tf.stack([seed, draw])), label, size)
+            pixels = view(image, tf.stack([seed, draw]))
+            return self._pair(pixels, label, spec.size, channels)
 
         dataset = mapped(tf.data.Dataset.zip(examples, draws), prepared)
         dataset = dataset.batch(batch_size, drop_remainder)
@@ -230,42 +247,49 @@ class ClassificationData:
         )
         return dataset.prefetch(tf.data.AUTOTUNE)
 
-    def evaluation(self, batch_size, size, crop=1.0):
-        """Batches in the set's order: the square in the middle.
+    def evaluation(self, batch_size, spec):
+        """Batches in the set's order, without augmentation.
 
         Args:
             batch_size: the last batch may have fewer.
-            size: side of the images.
-            crop: share of the image's shorter side that the square has.
-                Default 1, the paper's.
+            spec: as of `training`; by its `resize`, `crop` and
+                `interpolation`. Of a side: the square in the middle, the
+                paper's.
 
         Returns:
-            As `training`, without augmentation. Unreadable images are left
-            out.
+            As `training`. Unreadable images are left out.
         """
-        if not 0 < crop <= 1:
-            raise ValueError(
-                f"`crop` must be above 0 and at most 1. Received: crop={crop!r}"
-            )
+        spec, channels = as_spec(spec, "crop")
         return self._views(
-            lambda image: centre_crop(image, size, crop), batch_size, size
+            lambda image: fit_image(image, spec)[0],
+            batch_size,
+            spec.size,
+            channels,
         )
 
-    def ten_crop(self, batch_size, size, shift=SHIFT):
+    def ten_crop(self, batch_size, spec, shift=SHIFT):
         """Batches in the set's order: the paper's ten crops of each image.
 
         Args:
             batch_size: images; each counts tenfold.
-            size: side of the crops.
+            spec: as of `training`: its size, which must be square.
             shift: pixels between them. Default 32.
 
         Returns:
             `tf.data.Dataset` of float32 `(batch, 10, size, size, channels)`
             in [0, 1], and float32 `(batch, classes)`.
         """
-        _check_positive("shift", shift)
+        check_positive("shift", shift)
+        spec, channels = as_spec(spec, "crop")
+        if spec.size[0] != spec.size[1]:
+            raise ValueError(
+                f"Ten crops are squares. Received: size={spec.size}"
+            )
         return self._views(
-            lambda image: ten_crops(image, size, shift), batch_size, size
+            lambda image: ten_crops(image, spec.size[0], shift),
+            batch_size,
+            spec.size,
+            channels,
         )
 
     def check(self):
@@ -303,26 +327,26 @@ class ClassificationData:
             lambda image, _label: tf.size(image) > 0
         )
 
-    def _views(self, view, batch_size, size):
+    def _views(self, view, batch_size, size, channels):
         """Batches of what `view` makes of each image, in the set's order."""
-        _check_positive("batch_size", batch_size)
-        _check_positive("size", size)
+        check_positive("batch_size", batch_size)
 
         def prepared(image, label):
-            return self._pair(view(image), label, size)
+            return self._pair(view(image), label, size, channels)
 
         dataset = mapped(self.examples(), prepared).batch(batch_size)
         return dataset.prefetch(tf.data.AUTOTUNE)
 
-    def _pair(self, pixels, label, size):
-        shape = (*pixels.shape[:-3], size, size, self.channels)
+    def _pair(self, pixels, label, size, channels):
+        shape = (*pixels.shape[:-3], *size, self.channels)
         return (
-            tf.ensure_shape(pixels, shape),
+            in_channels(tf.ensure_shape(pixels, shape), channels),
             tf.one_hot(label, len(self.class_names)),
         )
 
 
-def _digits(validation_split, seed):
+def read_digits(_name, validation_split, seed):
+    """scikit-learn's digits, in two splits."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -357,7 +381,9 @@ def _split(labels, validation_split, seed):
         ) from error
 
 
-def _folder(path, validation_split, seed):
+def read_folders(path, validation_split, seed):
+    """Folders of class folders, in two splits."""
+    path = pathlib.Path(path)
     if not path.is_dir():
         raise ValueError(f"The data folder does not exist: {path}")
     train, test = splits_of(path)
@@ -393,12 +419,19 @@ def _of_files(path, names, files, labels):
     )
 
 
-def _tfds(name, validation_split, data_dir):
+def read_tfds(name, validation_split, data_dir=None):
+    """A set of TensorFlow Datasets, in two splits."""
     names, channels, splits = tfds.read_labels(name, validation_split, data_dir)
     return tuple(
         _of_elements(elements, size, names, channels)
         for elements, size in splits
     )
+
+
+# Prefix of a source: a function from the text after it, and what it takes of
+# `validation_split`, `seed` and `data_dir`, to two `ClassificationData`. Enter
+# your own.
+CLASSIFICATION_SOURCES = {"digits": read_digits, "tfds:": read_tfds}
 
 
 def _of_elements(elements, size, names, channels):
@@ -442,7 +475,7 @@ def _checked_size(known, size):
         )
     if size is None:
         return known
-    _check_positive("size", size)
+    check_positive("size", size)
     if known >= 0 and known != size:
         raise ValueError(
             f"The data set has {known} images; use `first` for fewer. "
@@ -456,13 +489,6 @@ def _check_seed(seed):
         raise ValueError(
             f"`seed` must be an integer from 0 to 2^31 - 1. Received: "
             f"seed={seed!r}"
-        )
-
-
-def _check_positive(name, value):
-    if not _is_integer(value) or value < 1:
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r}"
         )
 
 

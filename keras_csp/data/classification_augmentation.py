@@ -7,9 +7,14 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_csp.data.random_ops import chance, check_range, coloured, factor
+from keras_csp.data.random_ops import (
+    chance,
+    check_range,
+    coloured,
+    factor,
+    meeting_point,
+)
 
-_CENTRE = (0.3, 0.7)  # of a mosaic, in its sides
 # Whatever Keras is set to for the network.
 _LAYER_OPTIONS = {"dtype": "float32", "data_format": "channels_last"}
 # Of keras.layers.RandAugment.
@@ -45,17 +50,17 @@ class ClassificationAugmentation:
         aspect: width by height is multiplied by a factor between it and 1,
             or the inverse. Default 0.75.
         flip: probability of left and right exchanged. Default 0.5.
-        hue: the hue turns by up to this share of the circle. Default 0.1.
-        saturation, exposure: multiplied by a factor between it and 1, or the
-            inverse. Default 0.75.
+        hue: the hue turns by up to this fraction of the circle. Default 0.1.
+        saturation, brightness: multiplied by a factor between 1 and this
+            number, or by its inverse, equally often. Default 0.75.
         rand_augment: strength of two random operations of
             `keras.layers.RandAugment`, 0 to 1. Default 0: none.
-        mixup: share of the batches that are mixed by `keras.layers.MixUp`.
+        mixup: fraction of the batches that `keras.layers.MixUp` mixes.
             Default 0.
-        cutmix: share of those that `keras.layers.CutMix` mixes. Default 0.
-        mosaic: share of those where every image becomes a 2x2 mosaic of four,
-            labelled by area, the point where they meet between 0.3 and 0.7 of
-            the sides. Default 0. The three shares add up to 1 at most.
+        cutmix: fraction of those that `keras.layers.CutMix` mixes. Default 0.
+        mosaic: fraction of those where every image becomes a 2x2 mosaic of
+            four, labelled by area, the point where they meet between 0.3 and
+            0.7 of the sides. Default 0. The three add up to 1 at most.
 
     Raises:
         ValueError: an argument out of range.
@@ -68,7 +73,7 @@ class ClassificationAugmentation:
     flip: float = 0.5
     hue: float = 0.1
     saturation: float = 0.75
-    exposure: float = 0.75
+    brightness: float = 0.75
     rand_augment: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -79,7 +84,7 @@ class ClassificationAugmentation:
             check_range(self, name, 0, 1)
         check_range(self, "angle", 0, 180)
         check_range(self, "hue", 0, 0.5)
-        for name in ("aspect", "saturation", "exposure"):
+        for name in ("aspect", "saturation", "brightness"):
             check_range(self, name, 0.01, 100)
         check_range(self, "min_crop", 1, 1 << 14, int)
         check_range(self, "max_crop", self.min_crop, 1 << 14, int)
@@ -106,7 +111,7 @@ class ClassificationAugmentation:
         As usual for small pictures of one thing, CIFAR-10's, of which the
         paper's crops often show a part that nobody would recognise.
         """
-        same = dict.fromkeys(("aspect", "saturation", "exposure"), 1.0)
+        same = dict.fromkeys(("aspect", "saturation", "brightness"), 1.0)
         crops = {"min_crop": size, "max_crop": round(1.25 * size)}
         return cls(**{**same, **crops, "angle": 0.0, "hue": 0.0, **options})
 
@@ -229,14 +234,14 @@ def mixed(augmentation, dataset, seed):
         dataset: of batches.
         seed: of the draws.
     """
-    shares = augmentation.mixup, augmentation.cutmix, augmentation.mosaic
-    if not any(shares):
+    fractions = augmentation.mixup, augmentation.cutmix, augmentation.mosaic
+    if not any(fractions):
         return dataset
     layers = (
         keras.layers.MixUp(**_LAYER_OPTIONS),
         keras.layers.CutMix(**_LAYER_OPTIONS),
     )
-    limits = tf.math.cumsum(tf.constant(shares))
+    limits = tf.math.cumsum(tf.constant(fractions))
 
     def mixture(batch, draw):
         images, labels = batch
@@ -340,10 +345,8 @@ def _mixed_by(layer, images, labels, seed):
 def _mosaics(images, labels, seed):
     """Every image with three others around a random point, cut to fit."""
     place, *orders = tf.unstack(tf.random.split(seed, 4))
-    low, high = _CENTRE
-    size = tf.cast(tf.shape(images)[1:3], "float32")
-    meeting = tf.random.stateless_uniform([2], place, low, high) * size
-    top, left = tf.unstack(tf.cast(tf.round(meeting), "int32"))
+    size = tf.shape(images)[1:3]
+    top, left = tf.unstack(meeting_point(size, place))
     numbers = tf.range(tf.shape(images)[0])
     others = [
         tf.random.experimental.stateless_shuffle(numbers, order)
@@ -356,8 +359,8 @@ def _mosaics(images, labels, seed):
         for mask in (~below & ~right, ~below & right, below & ~right)
     ]
     masks.append(1 - tf.add_n(masks))
-    pixels, shares = 0.0, 0.0
+    pixels, mixture = 0.0, 0.0
     for mask, order in zip(masks, [numbers, *others]):
         pixels += mask * tf.gather(images, order)
-        shares += tf.reduce_mean(mask) * tf.gather(labels, order)
-    return pixels, shares
+        mixture += tf.reduce_mean(mask) * tf.gather(labels, order)
+    return pixels, mixture

@@ -1,21 +1,24 @@
-"""Detection data: images and boxes of a COCO JSON or of TFDS."""
+"""Detection data: images and boxes, from files, TFDS or records."""
 
 import dataclasses
+import inspect
 import logging
+import numbers
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
+from keras_csp._validation import check_choice, check_positive
 from keras_csp.data.detection_augmentation import (
     DetectionAugmentation,
     augmented,
 )
-from keras_csp.data.letterbox import letterbox
 from keras_csp.data.random_ops import checked
 from keras_csp.data.reading import Reader, Table, mapped
-from keras_csp.data.sources import coco as annotations
-from keras_csp.data.sources import tfds
+from keras_csp.data.resizing import as_spec, fit_image, in_channels
+from keras_csp.data.sources import coco, tfds
+from keras_csp.data.sources.records import check_records
 
 _LOGGER = logging.getLogger("keras_csp")
 _STRIDE = 32
@@ -34,19 +37,21 @@ _PADDING = {
 
 
 def load_detection(
-    source, images=None, split=None, broken="skip", data_dir=None
+    source, images=None, split=None, on_error="skip", data_dir=None
 ):
     """Reads a detection set; images are decoded only when used.
 
     Args:
-        source: the path of a JSON in COCO's format, or "tfds:NAME", a
-            TensorFlow Datasets set with `objects` of `bbox` and `label`.
+        source: the path of a JSON in COCO's format, or "tfds:NAME" or
+            "tfds:NAME:SPLIT", a TensorFlow Datasets set with `objects` of
+            `bbox` and `label`; or what a reader that you have entered in
+            `keras_csp.data.DETECTION_SOURCES` reads.
         images: the folder of the JSON's images. Default: of `set/train`,
             `set/annotations/train` and `set/annotations` for
             `set/annotations/instances_train.json` or `train.json` there, the
             first that holds one of the images.
         split: of a TFDS set. Default "train".
-        broken: "skip" (default) leaves faulty boxes and images out, names
+        on_error: "skip" (default) leaves faulty boxes and images out, names
             the first in a warning and keeps all in `faults`; "raise" raises.
         data_dir: TFDS's folder. Default TFDS's own.
 
@@ -56,26 +61,48 @@ def load_detection(
     Raises:
         ValueError: what is not COCO's format, no image folder, no usable
             image, no such TFDS set or one without boxes; faults, with
-            `broken="raise"`.
+            `on_error="raise"`; an option that the source does not have.
     """
-    if broken not in ("skip", "raise"):
-        raise ValueError(
-            f'`broken` must be "skip" or "raise". Received: broken={broken!r}'
-        )
-    if str(source).startswith("tfds:"):
-        if images is not None:
+    check_choice("on_error", on_error, ("skip", "raise"))
+    options = {"images": images, "split": split, "data_dir": data_dir}
+    options = {k: v for k, v in options.items() if v is not None}
+    prefix = next(
+        (p for p in DETECTION_SOURCES if str(source).startswith(p)), ""
+    )
+    reader = DETECTION_SOURCES.get(prefix, read_coco)
+    taken = inspect.signature(reader).parameters
+    for name, value in options.items():
+        if name not in taken:
             raise ValueError(
-                f"A TFDS set has its own images. Received: images={images!r}"
+                f"`{name}` is not an option of {prefix or 'COCO JSON'} "
+                f"sources. Received: source={str(source)!r}, {name}={value!r}"
             )
-        name = str(source).removeprefix("tfds:")
-        found, encoded = tfds.read_boxes(name, split or "train", data_dir)
-        data = _data(source, found, Reader(), encoded)
-    else:
-        _refuse_tfds_arguments(split, data_dir)
-        found, folder = annotations.read_coco(pathlib.Path(source), images)
-        data = _data(source, found, Reader(folder))
-    _report(source, data.faults, broken)
-    return data
+    name = str(source).removeprefix(prefix)
+    return reader(name, on_error=on_error, **options)
+
+
+def read_coco(path, images=None, on_error="skip"):
+    """The `DetectionData` of a JSON in COCO's format."""
+    found, folder = coco.read_coco(pathlib.Path(path), images)
+    return _data(path, found, Reader(folder), on_error)
+
+
+def read_tfds(name, split=None, data_dir=None, on_error="skip"):
+    """The `DetectionData` of a TFDS set, NAME or NAME:SPLIT."""
+    name, own = tfds.split_name(name)
+    if own and split:
+        raise ValueError(
+            "A split is given twice. Received: "
+            f"source='tfds:{name}:{own}', split={split!r}"
+        )
+    found, encoded = tfds.read_boxes(name, split or own or "train", data_dir)
+    return _data(f"tfds:{name}", found, Reader(), on_error, encoded)
+
+
+# Prefix of a source: a function from the text after it, and `on_error`, to a
+# `DetectionData`; its other arguments are those of `load_detection` that it
+# takes. Enter your own.
+DETECTION_SOURCES = {"tfds:": read_tfds}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,13 +124,31 @@ class DetectionData:
     # The images of a TFDS set; those of a JSON are files.
     _encoded: object = dataclasses.field(default=None, repr=False)
 
+    @classmethod
+    def from_records(cls, records, class_names, images=".", on_error="skip"):
+        """Of images and boxes in any form, as `ImageRecord`s.
+
+        Args:
+            records: `keras_csp.data.ImageRecord`s.
+            class_names: the name of each label.
+            images: the folder of the images. Default: the current one.
+            on_error: as of `load_detection`: every box and image is checked.
+
+        Raises:
+            ValueError: no usable image, no such folder, faults with
+                `on_error="raise"`.
+        """
+        check_choice("on_error", on_error, ("skip", "raise"))
+        found = check_records(records, class_names, images)
+        return _data("The records", found, Reader(images), on_error)
+
     @property
     def size(self):
         return len(self._records)
 
     def first(self, number):
         """The same data with the first `number` images only."""
-        _check_positive("number", number)
+        check_positive("number", number)
         return dataclasses.replace(self, _records=self._records[:number])
 
     def box_sizes(self):
@@ -134,38 +179,49 @@ class DetectionData:
     def training(
         self,
         batch_size,
-        sizes=(416,),
+        spec=416,
         augmentation=None,
         seed=0,
         repeat=False,
         limit=None,
+        sizes=None,
     ):
         """Augmented batches, in a new order every epoch.
 
         Args:
             batch_size: the last batch may have fewer.
-            sizes: sides of the images, multiples of 32; every batch takes
-                one of them at random. Default 416.
+            spec: how images are brought to the network: a model, whose
+                `ImageSpec` is read, an `ImageSpec`, or (height, width) or a
+                side, letterboxed. Default 416.
             augmentation: default `DetectionAugmentation()`.
             seed: the same one gives the same epochs, bit for bit (TensorFlow
                 mixes its global seed in, if one is set). Default 0.
             repeat: True never ends, and fills every batch. Default False.
             limit: use the first so many images only. Default all.
+            sizes: several sizes, sides or (height, width), instead of that of
+                `spec`; every batch takes one of them at random.
 
         Returns:
             `tf.data.Dataset` of (images, targets): float32
-            `(batch, side, side, 3)` in [0, 1], and a dict of `boxes` float32
-            `(batch, m, 4)`, x1, y1, x2, y2 in pixels of the square, and
+            `(batch, height, width, 3)` in [0, 1], and a dict of `boxes`
+            float32 `(batch, m, 4)`, x1, y1, x2, y2 in pixels of the image, and
             `labels` int32 `(batch, m)`. m is the most boxes of an image of
             the batch, at least 1; what is missing to it has label -1 and
-            zeros. Crowd boxes are left out.
+            zeros. Crowd boxes are left out. A model of one channel gets grey
+            images.
         """
-        sizes = _check_sizes("sizes", sizes)
-        _check_positive("batch_size", batch_size)
+        check_positive("batch_size", batch_size)
+        spec, sizes, channels = _sizes(spec, sizes)
         augmentation = checked(augmentation, DetectionAugmentation)
+        if augmentation.rotate90 and any(len(set(size)) > 1 for size in sizes):
+            raise ValueError(
+                f"`rotate90` needs square images. Received: sizes={sizes}"
+            )
         if limit is not None:
             data = self.first(limit)
-            return data.training(batch_size, sizes, augmentation, seed, repeat)
+            return data.training(
+                batch_size, spec, augmentation, seed, repeat, sizes=sizes
+            )
         decode = self._decoder()
         examples = _decoded(self._shuffled(seed), decode)
         parts = {
@@ -178,56 +234,58 @@ class DetectionData:
         if augmentation.mosaic:
             others = self._shuffled(seed + 1).repeat()
             parts["others"] = others.batch(_PARTNERS)
-        side = sizes[0] if len(sizes) == 1 else None
+        fixed = sizes[0] if len(sizes) == 1 else None
 
         def prepared(part):
             pixels, boxes, labels = augmented(
                 augmentation,
                 _learned(part["example"]),
-                side or part["size"],
+                spec,
+                fixed or part["size"],
                 tf.stack([tf.cast(seed, "int64"), part["draw"]]),
                 lambda: [
                     _learned(_first_usable(other, part["example"]))
                     for other in _unstacked(decode, part["others"])
                 ],
             )
-            pixels = tf.ensure_shape(pixels, (side, side, 3))
+            pixels = tf.ensure_shape(pixels, (*(fixed or (None, None)), 3))
+            pixels = in_channels(pixels, channels)
             return pixels, {"boxes": boxes, "labels": labels}
 
         return _batched(
             mapped(tf.data.Dataset.zip(parts), prepared), batch_size
         )
 
-    def evaluation(self, batch_size, size=416):
+    def evaluation(self, batch_size, spec=416):
         """Batches in the set's order, without augmentation.
 
         Args:
             batch_size: the last batch may have fewer.
-            size: side of the images, a multiple of 32. Default 416.
+            spec: as of `training`.
 
         Returns:
             As `training`, crowd boxes included. The targets have besides
             `crowd` bool `(batch, m)`; `area` float32 `(batch, m)`, square
             pixels of the original; `image_id` int64 `(batch,)`;
-            `original_boxes` float32 `(batch, m, 4)`, in its pixels;
-            `letterbox` float32 `(batch, 3)`, (scale, left, top) of point =
+            `original_boxes` float32 `(batch, m, 4)`, in its pixels; `view`
+            float32 `(batch, 4)`, (scale_x, scale_y, left, top) of point =
             original * scale + (left, top).
         """
-        (size,) = _check_sizes("size", (size,))
-        _check_positive("batch_size", batch_size)
+        check_positive("batch_size", batch_size)
+        _check_sizes("spec", spec)
+        spec, channels = as_spec(spec, "letterbox")
 
         def prepared(example):
-            pixels, view = letterbox(example["image"], size)
-            return tf.ensure_shape(pixels, (size, size, 3)), {
+            pixels, view = fit_image(example["image"], spec)
+            pixels = tf.ensure_shape(pixels, (*spec.size, 3))
+            return in_channels(pixels, channels), {
                 "boxes": view.boxes(example["boxes"]),
                 "labels": example["labels"],
                 "crowd": example["crowd"],
                 "area": example["area"],
                 "image_id": example["image_id"],
                 "original_boxes": example["boxes"],
-                "letterbox": tf.stack(
-                    [view.scale[0], view.offset[1], view.offset[0]]
-                ),
+                "view": view.numbers(),
             }
 
         return _batched(mapped(self.examples(), prepared), batch_size)
@@ -263,10 +321,11 @@ class DetectionData:
         return decode
 
 
-def _data(source, found, reader, encoded=None):
+def _data(source, found, reader, on_error, encoded=None):
     if not found.records:
         first = f"; first fault: {found.faults[0]}" if found.faults else ""
         raise ValueError(f"{source} has no usable image{first}")
+    _report(source, found.faults, on_error)
     return DetectionData(
         class_names=found.class_names,
         category_ids=found.category_ids,
@@ -277,22 +336,14 @@ def _data(source, found, reader, encoded=None):
     )
 
 
-def _refuse_tfds_arguments(split, data_dir):
-    if split is not None or data_dir is not None:
-        raise ValueError(
-            "`split` and `data_dir` are for tfds:NAME; a COCO JSON is one "
-            f"split. Received: split={split!r}, data_dir={data_dir!r}"
-        )
-
-
-def _report(source, faults, broken):
+def _report(source, faults, on_error):
     if not faults:
         return
     named = "; ".join(map(str, faults[:_NAMED]))
     more = ", ..." if len(faults) > _NAMED else ""
     boxes = sum(fault.annotation_id is not None for fault in faults)
     counts = f"{boxes} faulty boxes and {len(faults) - boxes} faulty images"
-    if broken == "raise":
+    if on_error == "raise":
         raise ValueError(f"{source} has {counts}: {named}{more}")
     _LOGGER.warning("%s: left out %s: %s%s", source, counts, named, more)
 
@@ -308,7 +359,7 @@ def _learned(example):
 
 
 def _batch_sizes(sizes, batch_size, seed):
-    """Sides, each `batch_size` times."""
+    """Heights and widths, each `batch_size` times."""
     draws = tf.data.Dataset.random(seed + 2, rerandomize_each_iteration=True)
     choices = tf.constant(sizes, tf.int32)
     return draws.flat_map(
@@ -365,22 +416,37 @@ def _at_least_one(values, padding):
     return tf.pad(values, paddings, constant_values=padding)
 
 
-def _check_sizes(name, sizes):
+def _sizes(spec, sizes):
+    """The `ImageSpec`, the (height, width)s and the channels of a training."""
+    _check_sizes("spec", spec)
+    if sizes is None:
+        spec, channels = as_spec(spec, "letterbox")
+        return spec, (spec.size,), channels
     sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    for size in sizes:
+        _check_sizes("sizes", size)
+    if not sizes:
+        raise ValueError(f"`sizes` must not be empty. Received: {sizes!r}")
+    pairs = tuple(as_spec(size, "letterbox")[0].size for size in sizes)
+    spec, channels = as_spec(spec, "letterbox", size=pairs[0])
+    return spec, pairs, channels
+
+
+def _check_sizes(name, size):
+    """Sides in numbers must be multiples of 32; a model knows its own."""
+    if not isinstance(size, (int, tuple, list)):
+        return
+    sides = (size,) if isinstance(size, int) else tuple(size)
     wrong = [
-        size
-        for size in sizes
-        if not isinstance(size, int) or size < _STRIDE or size % _STRIDE
+        side
+        for side in sides
+        if isinstance(side, bool)
+        or not isinstance(side, numbers.Integral)
+        or side < _STRIDE
+        or side % _STRIDE
     ]
-    if wrong or not sizes:
+    if wrong or not 1 <= len(sides) <= 2:
         raise ValueError(
-            f"`{name}` must be multiples of {_STRIDE}. Received: {name}={sizes}"
-        )
-    return sizes
-
-
-def _check_positive(name, value):
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r}"
+            f"`{name}` must be a side or (height, width), multiples of "
+            f"{_STRIDE}. Received: {name}={size!r}"
         )

@@ -10,12 +10,16 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_csp.data.letterbox import View, fitted
-from keras_csp.data.random_ops import chance, check_range, coloured
+from keras_csp.data.random_ops import (
+    chance,
+    check_range,
+    coloured,
+    meeting_point,
+)
+from keras_csp.data.resizing import View, placed
 
 _LEAST_VISIBLE = 0.2  # of a box's area
 _LEAST_SIDE = 2.0  # pixels
-_CENTRE = (0.3, 0.7)  # of a mosaic, in its sides
 _CORNERS = ([False, False], [False, True], [True, False], [True, True])
 
 
@@ -24,14 +28,14 @@ class DetectionAugmentation:
     """How training images vary.
 
     Args:
-        jitter: each side of the view moves by up to this share of the width
+        jitter: each side of the view moves by up to this fraction of the width
             or height, in or out; what is outside the image is grey. Darknet's
             option of that name. Below 0.5. Default 0.3.
         flip: probability of left and right exchanged. Default 0.5.
         vertical_flip: probability of upside down. Default 0.
-        hue: the hue turns by up to this share of the circle. Default 0.1.
-        saturation: it is multiplied by a factor in [1 / v, v]. Default 1.5.
-        exposure: the brightness likewise. Default 1.5.
+        hue: the hue turns by up to this fraction of the circle. Default 0.1.
+        saturation, brightness: multiplied by a factor between 1 and this
+            number, or by its inverse, equally often. Default 1.5.
         mosaic: probability that an image is a 2x2 mosaic of four, the point
             where they meet between 0.3 and 0.7 of the sides. Default 0.
         rotate90: random quarter turns, for images without an up direction.
@@ -46,7 +50,7 @@ class DetectionAugmentation:
     vertical_flip: float = 0.0
     hue: float = 0.1
     saturation: float = 1.5
-    exposure: float = 1.5
+    brightness: float = 1.5
     mosaic: float = 0.0
     rotate90: bool = False
 
@@ -55,8 +59,8 @@ class DetectionAugmentation:
             check_range(self, name, 0, 1)
         check_range(self, "jitter", 0, 0.49)
         check_range(self, "hue", 0, 0.5)
-        check_range(self, "saturation", 1, 100)
-        check_range(self, "exposure", 1, 100)
+        check_range(self, "saturation", 0.01, 100)
+        check_range(self, "brightness", 0.01, 100)
         if not isinstance(self.rotate90, bool):
             raise ValueError(
                 "`rotate90` must be True or False. Received: "
@@ -66,7 +70,7 @@ class DetectionAugmentation:
     @classmethod
     def none(cls):
         """No variation: the image fitted into the square."""
-        return cls(jitter=0, flip=0, hue=0, saturation=1, exposure=1)
+        return cls(jitter=0, flip=0, hue=0, saturation=1, brightness=1)
 
 
 def jittered(view, size, window, jitter, seed):
@@ -84,29 +88,32 @@ def jittered(view, size, window, jitter, seed):
     return View(scale, -start * scale)
 
 
-def augmented(augmentation, example, size, seed, partners=None):
-    """A random square view of an image and its boxes.
+def augmented(augmentation, example, spec, size, seed, partners):
+    """A random view of an image and its boxes.
 
     Args:
         augmentation: a `DetectionAugmentation`.
         example: `(image, boxes, labels)`: `(h, w, 3)` uint8; `(n, 4)` float32
             x1, y1, x2, y2 in pixels; `(n,)` int32.
-        size: side of the square, an integer or an int32 tensor.
+        spec: an `ImageSpec`: what the view is before it varies.
+        size: (height, width) of the view.
         seed: int64 `(2,)`; the same one draws the same view.
         partners: called only for a mosaic, returns three more examples.
 
     Returns:
-        float32 `(size, size, 3)` in [0, 1]; `(m, 4)`; `(m,)`. Boxes of which
-        less than 20 % is left, or with a side below 2 pixels, are dropped.
+        float32 `(height, width, 3)` in [0, 1]; `(m, 4)`; `(m,)`. Boxes of
+        which less than 20 % is left, or with a side below 2 pixels, are
+        dropped.
     """
     kind, content, turns = tf.unstack(tf.random.split(seed, 3))
-    window = tf.stack([size, size])
+    size = tf.convert_to_tensor(size, tf.int32)
 
     def single():
-        return _tile(augmentation, example, window, tf.reduce_min, content)
+        return _tile(augmentation, example, size, spec, content)
 
     def mosaic():
-        return _mosaic(augmentation, [example, *partners()], size, content)
+        examples = [example, *partners()]
+        return _mosaic(augmentation, examples, size, spec, content)
 
     if augmentation.mosaic:
         pixels, boxes, labels = tf.cond(
@@ -118,15 +125,19 @@ def augmented(augmentation, example, size, seed, partners=None):
     return pixels, boxes, labels
 
 
-def _tile(augmentation, example, window, fit, seed):
+def _tile(augmentation, example, window, spec, seed):
     """The example in a window, varied in all but its direction."""
     image, boxes, labels = example
     move, colour = tf.unstack(tf.random.split(seed, 2))
     size = tf.shape(image)[:2]
-    view = fitted(size, window, fit)
+    view = placed(size, window, spec.resize)
     view = jittered(view, size, window, augmentation.jitter, move)
     pixels = view.pixels(
-        image, window, lambda pixels: coloured(augmentation, pixels, colour)
+        image,
+        window,
+        lambda pixels: coloured(augmentation, pixels, colour),
+        spec.interpolation,
+        spec.antialias,
     )
     boxes, kept = _visible(view.boxes(boxes), window)
     return (
@@ -146,17 +157,16 @@ def _visible(boxes, window):
     return cut, kept & (tf.reduce_min(sides, axis=-1) >= _LEAST_SIDE)
 
 
-def _mosaic(augmentation, examples, size, seed):
+def _mosaic(augmentation, examples, size, spec, seed):
     """Four examples around a random centre, each filling its quarter."""
     centre, *seeds = tf.unstack(tf.random.split(seed, 5))
-    low, high = _CENTRE
-    centre = tf.random.stateless_uniform([2], centre, low, high)
-    centre = tf.cast(tf.round(centre * tf.cast(size, "float32")), "int32")
+    centre = meeting_point(size, centre)
+    filling = spec.replace(resize="crop")
     tiles = []
     for example, tile_seed, corner in zip(examples, seeds, _CORNERS):
         window = tf.where(corner, size - centre, centre)
         pixels, boxes, labels = _tile(
-            augmentation, example, window, tf.reduce_max, tile_seed
+            augmentation, example, window, filling, tile_seed
         )
         start = tf.cast(tf.where(corner, centre, 0), "float32")
         tiles.append((pixels, boxes + tf.tile(start[::-1], [2]), labels))
@@ -166,22 +176,22 @@ def _mosaic(augmentation, examples, size, seed):
 
 
 def _turned(augmentation, pixels, boxes, size, seed):
-    side = tf.cast(size, "float32")
+    height, width = tf.unstack(tf.cast(size, "float32"))
     flip, vertical, quarters = tf.unstack(tf.random.split(seed, 3))
     view = pixels, boxes
     if augmentation.flip:
         flipped = chance(augmentation.flip, flip)
-        view = _maybe(flipped, _mirrored, *view, side)
+        view = _maybe(flipped, _mirrored, *view, width)
     if augmentation.vertical_flip:
         flipped = chance(augmentation.vertical_flip, vertical)
-        view = _maybe(flipped, _upside_down, *view, side)
+        view = _maybe(flipped, _upside_down, *view, height)
     if augmentation.rotate90:
         # Clockwise: 1 is transposed and mirrored, 2 mirrored and upside
-        # down, 3 transposed and upside down.
+        # down, 3 transposed and upside down. The view is a square.
         turns = tf.random.stateless_uniform([], quarters, 0, 4, tf.int32)
-        view = _maybe(turns % 2 == 1, _transposed, *view, side)
-        view = _maybe((turns == 1) | (turns == 2), _mirrored, *view, side)
-        view = _maybe(turns >= 2, _upside_down, *view, side)
+        view = _maybe(turns % 2 == 1, _transposed, *view, width)
+        view = _maybe((turns == 1) | (turns == 2), _mirrored, *view, width)
+        view = _maybe(turns >= 2, _upside_down, *view, height)
     return view
 
 
@@ -193,18 +203,18 @@ def _maybe(condition, change, pixels, boxes, side):
     )
 
 
-def _mirrored(pixels, boxes, side):
+def _mirrored(pixels, boxes, width):
     x1, y1, x2, y2 = tf.unstack(boxes, axis=-1)
-    boxes = tf.stack([side - x2, y1, side - x1, y2], axis=-1)
+    boxes = tf.stack([width - x2, y1, width - x1, y2], axis=-1)
     return tf.reverse(pixels, [1]), boxes  # `[:, ::-1]` is 15 times slower
 
 
-def _upside_down(pixels, boxes, side):
+def _upside_down(pixels, boxes, height):
     x1, y1, x2, y2 = tf.unstack(boxes, axis=-1)
-    boxes = tf.stack([x1, side - y2, x2, side - y1], axis=-1)
+    boxes = tf.stack([x1, height - y2, x2, height - y1], axis=-1)
     return tf.reverse(pixels, [0]), boxes
 
 
-def _transposed(pixels, boxes, side):
+def _transposed(pixels, boxes, _side):
     boxes = tf.gather(boxes, [1, 0, 3, 2], axis=-1)
     return tf.transpose(pixels, (1, 0, 2)), boxes

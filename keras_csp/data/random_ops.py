@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+_MEETING = (0.3, 0.7)  # of the four images of a mosaic, in its sides
+
 
 def chance(probability, seed):
     """True with this probability, a scalar."""
@@ -18,17 +20,30 @@ def factor(most, seed):
     return tf.where(draws[1] < 0.5, drawn, 1 / drawn)
 
 
+def meeting_point(size, seed):
+    """Where the four images of a mosaic meet: rows and columns, int32 `(2,)`.
+
+    Between 0.3 and 0.7 of the sides.
+
+    Args:
+        size: `(2,)`, height and width.
+        seed: int64 `(2,)`.
+    """
+    point = tf.random.stateless_uniform([2], seed, *_MEETING)
+    return tf.cast(tf.round(point * tf.cast(size, "float32")), "int32")
+
+
 def coloured(augmentation, pixels, seed):
-    """The pixels with another hue, saturation and exposure.
+    """The pixels with another hue, saturation and brightness.
 
     Source: Darknet, src/image.c, random_distort_image.
 
     Args:
-        augmentation: has `hue`, `saturation` and `exposure`.
-        pixels: `(h, w, 3)` or, exposure alone, `(h, w, 1)` in [0, 1].
+        augmentation: has `hue`, `saturation` and `brightness`.
+        pixels: `(h, w, 3)` or, brightness alone, `(h, w, 1)` in [0, 1].
         seed: int64 `(2,)`.
     """
-    turn, saturation, exposure = tf.unstack(tf.random.split(seed, 3))
+    turn, saturation, brightness = tf.unstack(tf.random.split(seed, 3))
     grey = pixels.shape[-1] == 1
     if augmentation.hue and not grey:
         most = augmentation.hue
@@ -40,9 +55,9 @@ def coloured(augmentation, pixels, seed):
         value = tf.reduce_max(pixels, axis=-1, keepdims=True)
         drawn = factor(augmentation.saturation, saturation)
         pixels = value - (value - pixels) * drawn
-    if augmentation.exposure != 1:
+    if augmentation.brightness != 1:
         # The factor of V is that of red, green and blue.
-        pixels *= factor(augmentation.exposure, exposure)
+        pixels *= factor(augmentation.brightness, brightness)
     return tf.clip_by_value(pixels, 0.0, 1.0)
 
 

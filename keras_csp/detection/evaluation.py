@@ -88,7 +88,7 @@ class AveragePrecision:
             targets: {"boxes": `(batch, m, 4)` x1, y1, x2, y2, "labels":
                 `(batch, m)`, below 0 for padding}; optionally "crowd"
                 `(batch, m)`, "area" `(batch, m)`, "original_boxes" and
-                "letterbox" as `keras_csp.data` gives them, by which both
+                "view" as `keras_csp.data` gives them, by which both
                 sides are measured in pixels of the original image.
             detections: as `Detector.predict` returns them.
         """
@@ -119,7 +119,7 @@ class AveragePrecision:
             )
 
     def _add_detections(self, image, detections, targets):
-        boxes = original_boxes(detections["boxes"], targets.get("letterbox"))
+        boxes = original_boxes(detections["boxes"], targets.get("view"))
         for index in range(int(detections["count"])):
             x1, y1, x2, y2 = map(float, boxes[index])
             self._detections.append(
@@ -201,21 +201,27 @@ class AveragePrecision:
         return self._evaluation.eval["precision"]
 
 
-def original_boxes(boxes, letterbox):
-    """Boxes of a letterboxed image in pixels of the original."""
-    if letterbox is None:
+def original_boxes(boxes, view):
+    """Boxes of a resized image in pixels of the original.
+
+    Args:
+        boxes: `(n, 4)`, x1, y1, x2, y2.
+        view: (scale_x, scale_y, left, top) of point = original * scale +
+            (left, top); None for images that are the original ones.
+    """
+    if view is None:
         return boxes
-    scale, left, top = (float(value) for value in letterbox)
-    return (boxes - np.array([left, top, left, top])) / scale
+    view = np.asarray(view, "float64")
+    return (boxes - np.tile(view[2:], 2)) / np.tile(view[:2], 2)
 
 
 def in_original(found, image, view):
-    """Detections of one letterboxed image, in pixels of the original.
+    """Detections of one resized image, in pixels of the original.
 
     Args:
         found: what a detector's inference model gives for a batch of one.
-        image: the original, `(height, width, 3)`.
-        view: as `data.views.letterbox` gives it.
+        image: the original, `(height, width, channels)`.
+        view: as `keras_csp.data.fit_image` gives it.
 
     Returns:
         {"boxes", "scores", "classes"} of what was found, cut at the edges.
@@ -225,9 +231,8 @@ def in_original(found, image, view):
         key: np.asarray(found[key])[0][:count]
         for key in ("boxes", "scores", "classes")
     }
-    place = view.scale[0], view.offset[1], view.offset[0]
     height, width = image.shape[:2]
-    boxes = original_boxes(found["boxes"], place)
+    boxes = original_boxes(found["boxes"], np.asarray(view.numbers()))
     return {**found, "boxes": np.clip(boxes, 0, [width, height] * 2)}
 
 

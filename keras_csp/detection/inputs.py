@@ -5,12 +5,11 @@ import warnings
 
 import keras
 
+from keras_csp.layers.preprocessing import to_grey
+
 # Targets with a row for each box, and the numbers of rows that are compiled.
 _OF_BOXES = {"boxes", "labels", "crowd", "area", "original_boxes"}
 _ROWS = [16 * 2**power for power in range(12)]
-
-# ITU-R 601, as image files of colours are read in grey.
-_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def check_images(images, detector):
@@ -77,22 +76,14 @@ def as_batches(x, detector):
             )
         )
     if _turns_grey(spec[0], detector):
-        x = x.map(lambda images, targets: (luminance(images), targets))
+        x = x.map(lambda images, targets: (to_grey(images), targets))
     return x.map(_rounded) if keras.backend.backend() == "jax" else x
 
 
 def as_images(x, detector):
     """Arrays of images as the detector takes them, checked."""
     check_images(x, detector)
-    return luminance(x) if _turns_grey(x, detector) else x
-
-
-def luminance(images):
-    """Images of three channels in one: 0.299 R + 0.587 G + 0.114 B."""
-    return sum(
-        weight * images[..., index : index + 1]
-        for index, weight in enumerate(_LUMINANCE)
-    )
+    return to_grey(x) if _turns_grey(x, detector) else x
 
 
 def _turns_grey(images, detector):

@@ -10,6 +10,8 @@ from keras_csp._validation import check_choice, check_positive
 
 RESIZINGS = ("crop", "letterbox", "stretch")
 INTERPOLATIONS = ("bilinear", "bicubic")
+# ITU-R 601, as image files of colours are read in grey.
+_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,8 @@ class ImageSpec:
         crop: fraction of the largest such rectangle that "crop" keeps, of each
             side, above 0 and at most 1. Default 1.
         interpolation: "bilinear" (default) or "bicubic".
+        antialias: whether a photograph that shrinks is smoothed, as Pillow
+            does it. Default True; Darknet and OpenCV do not.
         class_names: names in the order of the outputs. None (default): not
             known.
 
@@ -43,6 +47,7 @@ class ImageSpec:
     resize: str = "crop"
     crop: float = 1.0
     interpolation: str = "bilinear"
+    antialias: bool = True
     # Not shown: there may be a thousand.
     class_names: tuple | None = dataclasses.field(default=None, repr=False)
 
@@ -58,6 +63,7 @@ class ImageSpec:
             raise ValueError(f"`std` must be positive. Received: {self.std}")
         check_choice("resize", self.resize, RESIZINGS)
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        check_choice("antialias", self.antialias, (True, False))
         if isinstance(self.crop, bool) or not 0 < self.crop <= 1:
             raise ValueError(
                 "`crop` must be above 0 and at most 1. Received: "
@@ -176,6 +182,18 @@ def with_image_spec(model, spec=None, **changes):
     new = Preprocessing(spec, name=old.name, dtype=old.dtype_policy)
     return keras.models.clone_model(
         model, clone_function=lambda layer: new if layer is old else layer
+    )
+
+
+def to_grey(pixels):
+    """Pixels of three channels in one: 0.299 R + 0.587 G + 0.114 B.
+
+    Args:
+        pixels: `(..., 3)`, floating, an array or a tensor.
+    """
+    return sum(
+        weight * pixels[..., index : index + 1]
+        for index, weight in enumerate(_LUMINANCE)
     )
 
 

@@ -28,7 +28,7 @@ PLAIN = ClassificationAugmentation(
     flip=0,
     hue=0,
     saturation=1,
-    exposure=1,
+    brightness=1,
 )
 ALL_ON = ClassificationAugmentation.for_size(
     16, rand_augment=0.4, mixup=0.3, cutmix=0.3, mosaic=0.4
@@ -375,7 +375,7 @@ def test_photographs_are_turned_upright(rng, caplog, tmp_path):
     stream, exif = io.BytesIO(), PIL.Image.Exif()
     exif[0x0112] = 6
     PIL.Image.fromarray(image).save(stream, "jpeg", exif=exif, quality=100)
-    dataset = encoded([stream.getvalue(), b"broken", png(image)])
+    dataset = encoded([stream.getvalue(), b"on_error", png(image)])
     for name in NAMES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").write_bytes(stream.getvalue())
@@ -634,14 +634,14 @@ def test_others_take_their_places_in_training():
 def test_broken_raise(harmed, folder):
     path, broken = harmed
     with pytest.raises(ValueError, match="Unreadable") as found:
-        load_classification(path, broken="raise")
+        load_classification(path, on_error="raise")
     assert str(found.value) == f"Unreadable image {broken[0]} and 2 more"
     for name in ("3", "4"):
         picture(0, np.random.default_rng(1)).save(
             folder / "dark" / f"{name}.png"
         )
     with pytest.raises(ValueError, match="Unreadable") as found:
-        load_classification(path, broken="raise")
+        load_classification(path, on_error="raise")
     assert str(found.value) == f"Unreadable image {broken[2]}"
 
 
@@ -650,7 +650,7 @@ def test_nothing_readable_is_an_error(folder):
         harm(path)
     for broken in ("skip", "raise"):
         with pytest.raises(ValueError, match="there is no readable") as found:
-            load_classification(folder, broken=broken)
+            load_classification(folder, on_error=broken)
         assert "Unreadable image" in str(found.value)
         assert "and 15 more" in str(found.value)
         assert "\n" not in str(found.value)
@@ -744,7 +744,7 @@ def test_classes_must_agree(folder):
 @pytest.mark.parametrize(
     ("arguments", "received"),
     [
-        ({"broken": "ignore"}, "broken='ignore'"),
+        ({"on_error": "ignore"}, "on_error='ignore'"),
         ({"validation_split": 0.0}, r"validation_split=0\.0"),
         ({"validation_split": 1.0}, r"validation_split=1\.0"),
         ({"validation_split": "0.5"}, "validation_split='0.5'"),

@@ -20,7 +20,7 @@ PLAIN = ClassificationAugmentation(
     flip=0,
     hue=0,
     saturation=1,
-    exposure=1,
+    brightness=1,
 )
 
 
@@ -418,7 +418,7 @@ def test_the_policy_of_the_network_does_not_matter(rng):
         {"flip": True},
         {"hue": 0.6},
         {"saturation": "much"},
-        {"exposure": -1},
+        {"brightness": -1},
         {"rand_augment": 2},
         {"mixup": -0.1},
         {"cutmix": None},

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_csp.data import DetectionAugmentation, DetectionData, load_detection
-from keras_csp.data.letterbox import letterbox
+from keras_csp.data.resizing import letterbox
 from keras_csp.data.sources import tfds as module
 
 # File, size, kind, and boxes as (x, y, w, h, category, crowd).
@@ -461,7 +461,7 @@ def test_tfds_trains(shared_data, caplog):
     assert str(fault) in caplog.text
     with pytest.raises(ValueError, match="no area"):
         load_detection(
-            "tfds:bccd", data_dir=shared_data / "tfds", broken="raise"
+            "tfds:bccd", data_dir=shared_data / "tfds", on_error="raise"
         )
     data = data.first(6)
     dataset = data.training(4, 64, DetectionAugmentation(mosaic=0.5))

@@ -13,7 +13,7 @@ from keras_csp.data.detection_augmentation import (
     augmented,
     jittered,
 )
-from keras_csp.data.letterbox import fitted, letterbox
+from keras_csp.data.resizing import letterbox, placed
 
 BLUE = (0, 0, 255)
 # Each as far from blue as from its mixtures with it.
@@ -82,7 +82,7 @@ def test_a_mosaics_boxes_follow_the_pixels(size):
         mosaic=1.0,
         hue=0,
         saturation=1,
-        exposure=1,
+        brightness=1,
         vertical_flip=0.5,
         rotate90=True,
     )
@@ -117,7 +117,7 @@ def test_a_mosaic_meets_in_the_middle_part():
         for image, boxes, _labels in examples
     ]
     augmentation = DetectionAugmentation(
-        mosaic=1, jitter=0, flip=0, hue=0, saturation=1, exposure=1
+        mosaic=1, jitter=0, flip=0, hue=0, saturation=1, brightness=1
     )
     centres = []
     for seed in range(40):
@@ -140,7 +140,7 @@ def test_flips_and_turns_are_numpys():
     example = image, np.float32([[5, 10, 20, 36]]), np.int32([0])
     plain, box, _ = view_of(DetectionAugmentation.none(), example, size=64)
     (x1, y1, x2, y2) = box[0]
-    quiet = {"jitter": 0, "hue": 0, "saturation": 1, "exposure": 1}
+    quiet = {"jitter": 0, "hue": 0, "saturation": 1, "brightness": 1}
     for options, turned, expected in (
         ({"flip": 1}, plain[:, ::-1], (64 - x2, y1, 64 - x1, y2)),
         (
@@ -177,7 +177,7 @@ def test_flips_and_turns_are_numpys():
 
 def test_flips_and_mosaics_are_as_frequent_as_asked():
     example = drawn(50, 50, (5, 10, 20, 40))
-    quiet = {"jitter": 0, "hue": 0, "saturation": 1, "exposure": 1}
+    quiet = {"jitter": 0, "hue": 0, "saturation": 1, "brightness": 1}
     seeds = tf.data.Dataset.range(400)
     counts = {}
     for name, augmentation in (
@@ -265,7 +265,7 @@ def test_the_narrowest_image_is_shown():
 @pytest.mark.parametrize("jitter", [0.1, 0.3])
 def test_jitter_moves_each_side_by_its_share(jitter):
     size, window = tf.constant([60, 100]), tf.constant([64, 64])
-    view = fitted(size, window)
+    view = placed(size, window)
     moves = []
     for seed in range(300):
         changed = jittered(view, size, window, jitter, [0, seed])
@@ -308,7 +308,7 @@ def test_colours_are_those_of_hsv():
     image = np.full((40, 60, 3), colour, "uint8")
     example = image, np.zeros((0, 4), "float32"), np.zeros(0, "int32")
     augmentation = DetectionAugmentation(
-        jitter=0, hue=0.1, saturation=1.6, exposure=1.4
+        jitter=0, hue=0.1, saturation=1.6, brightness=1.4
     )
     before = colorsys.rgb_to_hsv(*np.divide(colour, 255))
     views = tf.data.Dataset.range(200).map(
@@ -322,10 +322,10 @@ def test_colours_are_those_of_hsv():
         changes.append(
             (after[0] - before[0], after[1] / before[1], after[2] / before[2])
         )
-    hue, saturation, exposure = np.transpose(changes)
+    hue, saturation, brightness = np.transpose(changes)
     assert np.abs(hue).max() <= 0.1 + 1e-5
     assert hue.min() < -0.09 and hue.max() > 0.09
-    for factor, most in ((saturation, 1.6), (exposure, 1.4)):
+    for factor, most in ((saturation, 1.6), (brightness, 1.4)):
         assert 1 / most - 1e-4 <= factor.min() < 1 / most + 0.05
         assert most - 0.05 < factor.max() <= most + 1e-4
         assert 70 <= (factor > 1).sum() <= 130
@@ -364,7 +364,7 @@ def test_a_seed_is_a_view():
         {"vertical_flip": "yes"},
         {"hue": 0.6},
         {"saturation": 0.5},
-        {"exposure": float("nan")},
+        {"brightness": float("nan")},
         {"mosaic": 2},
         {"rotate90": 1},
     ],

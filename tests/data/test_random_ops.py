@@ -59,9 +59,9 @@ def test_colours_are_darknets(monkeypatch, rng):
         )
 
 
-def test_grey_has_exposure_alone():
+def test_grey_has_brightness_alone():
     image = tf.fill((2, 2, 1), 0.6)
-    augmentation = ClassificationAugmentation(exposure=0.5)
+    augmentation = ClassificationAugmentation(brightness=0.5)
     values = drawn(lambda seed: coloured(augmentation, image, seed)[0, 0, 0])
     assert 0.3 <= values.min() < 0.31 and values.max() == 1
     # 0.6 / f is 1 or more for the fifth of f between 0.5 and 0.6.
@@ -70,5 +70,5 @@ def test_grey_has_exposure_alone():
 
 def test_what_is_off_is_not_drawn(rng):
     image = tf.constant(rng.random((4, 4, 3)), tf.float32)
-    off = ClassificationAugmentation(hue=0, saturation=1, exposure=1)
+    off = ClassificationAugmentation(hue=0, saturation=1, brightness=1)
     np.testing.assert_array_equal(coloured(off, image, [1, 2]), image)

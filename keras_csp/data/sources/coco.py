@@ -1,78 +1,18 @@
 """COCO's JSON of boxes, every entry checked, the faulty ones named."""
 
 import collections
-import dataclasses
 import json
-import math
 import pathlib
 
-import numpy as np
+from keras_csp.data.sources.records import (
+    Annotations,
+    Fault,
+    checked_box,
+    missing_file,
+    record,
+)
 
-_ROUNDING = 1.0  # pixels by which a box may leave its image
 _LARGEST = 2**53  # the integers that floats, and JSON elsewhere, can hold
-
-
-@dataclasses.dataclass(frozen=True)
-class Fault:
-    """Something of a data set that cannot be used.
-
-    Attributes:
-        image_id, file_name: of the image, None where it is unknown.
-        annotation_id: of the box ("?" if it has none), or None if the image
-            itself is at fault.
-        reason: what is wrong, in words.
-    """
-
-    image_id: object
-    file_name: object
-    annotation_id: object
-    reason: str
-
-    def __str__(self):
-        where = f"image {self.image_id}"
-        if self.file_name:
-            where += f" ({self.file_name})"
-        if self.annotation_id is not None:
-            where += f", annotation {self.annotation_id}"
-        return f"{where}: {self.reason}"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ImageRecord:
-    """An image and its objects.
-
-    Attributes:
-        image_id, file_name, width, height: of the image, in pixels.
-        boxes: `(n, 4)` float32, x1, y1, x2, y2 in pixels of the image.
-        labels: `(n,)` int32, positions in the class names.
-        crowd: `(n,)` bool, True for regions to be ignored.
-        area: `(n,)` float32, square pixels of the object.
-    """
-
-    image_id: int
-    file_name: str
-    width: int
-    height: int
-    boxes: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    area: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Annotations:
-    """What is usable of a data set, and what is not.
-
-    Attributes:
-        class_names, category_ids: tuples, of label 0, 1, ...
-        records: tuple of `ImageRecord`.
-        faults: tuple of `Fault`.
-    """
-
-    class_names: tuple
-    category_ids: tuple
-    records: tuple
-    faults: tuple
 
 
 def read_coco(path, images=None):
@@ -87,7 +27,7 @@ def read_coco(path, images=None):
         `Annotations`, the images in the order of the JSON, and the folder.
 
     Raises:
-        ValueError: the file is no JSON, or lacks what COCO's format has, or
+        ValueError: the file is not JSON, or lacks what COCO's format has, or
             the folder is not found.
     """
     path = pathlib.Path(path)
@@ -120,56 +60,11 @@ def read_coco(path, images=None):
     return found, folder
 
 
-def record(entry, objects):
-    """An `ImageRecord` of `(id, file name, width, height)` and objects.
-
-    Args:
-        entry: the tuple.
-        objects: list of `(box, label, crowd, area)`; an area of None is
-            the box's.
-    """
-    boxes, labels, crowd, areas = zip(*objects) if objects else ([],) * 4
-    areas = [
-        (x2 - x1) * (y2 - y1) if area is None else area
-        for (x1, y1, x2, y2), area in zip(boxes, areas)
-    ]
-    return ImageRecord(
-        *entry,
-        boxes=np.asarray(boxes, "float32").reshape(-1, 4),
-        labels=np.asarray(labels, "int32"),
-        crowd=np.asarray(crowd, "bool"),
-        area=np.asarray(areas, "float32"),
-    )
-
-
-def checked_box(corners, width, height):
-    """The box cut at the image's edges, and what is wrong with it or "".
-
-    Args:
-        corners: x1, y1, x2, y2 in pixels.
-        width, height: of the image.
-    """
-    if not all(map(math.isfinite, corners)):
-        return None, f"the box has a value that is not finite: {corners}"
-    x1, y1, x2, y2 = corners
-    if x2 <= x1 or y2 <= y1:
-        return None, f"the box has no area: {x2 - x1:g} x {y2 - y1:g} pixels"
-    excess = max(-x1, -y1, x2 - width, y2 - height)
-    if excess > _ROUNDING:
-        return None, (
-            f"the box leaves its {width}x{height} image by {excess:g} pixels"
-        )
-    clipped = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
-    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-        return None, "the box lies outside its image"
-    return clipped, ""
-
-
 def _read_json(path):
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no readable JSON: {error}") from error
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} is not in COCO's format: it holds a "
@@ -181,7 +76,7 @@ def _read_json(path):
             isinstance(entry, dict) for entry in value
         ):
             raise ValueError(
-                f"{path} is not in COCO's format: `{key}` is missing or no "
+                f"{path} is not in COCO's format: `{key}` must be a "
                 "list of objects"
             )
     return content
@@ -240,7 +135,7 @@ def _images(entries, folder, faults):
 def _image_fault(entry, folder, known):
     image_id, name = entry.get("id"), entry.get("file_name")
     if not _is_integer(image_id):
-        return f"the image's id is no integer: {image_id!r}"
+        return f"the image's id is not an integer: {image_id!r}"
     if image_id in known:
         return f"image id {image_id} is used twice"
     if not isinstance(name, str) or not name:
@@ -248,16 +143,14 @@ def _image_fault(entry, folder, known):
     for key in ("width", "height"):
         if not _is_integer(entry.get(key)) or entry[key] <= 0:
             return f"the image's `{key}` is {entry.get(key)!r}"
-    if not (folder / name).is_file():
-        return f"the file is missing: {folder / name}"
-    return ""
+    return missing_file(folder, name)
 
 
 def _reference_fault(annotation, known, labels, seen):
     """What is wrong with the ids, or "". Adds the annotation's to `seen`."""
     number, image_id = annotation.get("id"), annotation.get("image_id")
     if not _is_integer(number):
-        return f"the annotation's id is no integer: {number!r}"
+        return f"the annotation's id is not an integer: {number!r}"
     if number in seen:
         return f"annotation id {number} is used twice"
     seen.add(number)

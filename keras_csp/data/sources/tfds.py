@@ -1,18 +1,33 @@
 """TensorFlow Datasets: a set by name, and the boxes of one that has them."""
 
+import re
+
 import numpy as np
 import tensorflow as tf
 
 from keras_csp.data.reading import error_summary
-from keras_csp.data.sources import coco as annotations
+from keras_csp.data.sources import records as annotations
 from keras_csp.data.sources.folder import TEST_SPLITS
+
+_VERSION = re.compile(r"[0-9]+\.[0-9*]+\.[0-9*]+")
+
+
+def split_name(text):
+    """(name of the set, its split or None) of "NAME" or "NAME:SPLIT".
+
+    TFDS itself writes "NAME:VERSION"; a version is part of the name.
+    """
+    name, colon, split = text.rpartition(":")
+    if not colon or _VERSION.fullmatch(split):
+        return text, None
+    return name, split
 
 
 def builder_of(name, data_dir=None):
     """The set's builder, its files downloaded if they are not there.
 
     Raises:
-        ValueError: TFDS is not installed, or the set cannot be had.
+        ValueError: TFDS is not installed, or the set could not be loaded.
     """
     try:
         import tensorflow_datasets as tfds
@@ -29,7 +44,7 @@ def builder_of(name, data_dir=None):
     except Exception as error:
         summary = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            f"The TFDS set {name!r} cannot be had: {summary[0][:200]}"
+            f"The TFDS set {name!r} could not be loaded: {summary[0][:200]}"
         ) from error
     return builder
 

@@ -162,7 +162,7 @@ def test_a_fault_is_skipped_or_raised(written, caplog, change, number, reason):
     assert data.size == (2 if number is None else 3)
     assert len(data.box_sizes()) == (2 if number is None else 1)
     with pytest.raises(ValueError, match=reason) as caught:
-        load_detection(path, broken="raise")
+        load_detection(path, on_error="raise")
     _matches(str(caught.value), counts)
 
 
@@ -250,7 +250,7 @@ def test_where_the_images_are(written, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"broken": "ignore"}, "Received: broken='ignore'"),
+        ({"on_error": "ignore"}, "Received: on_error='ignore'"),
         ({"split": "val"}, "Received: split='val'"),
         ({"data_dir": "x"}, "data_dir='x'"),
     ],

@@ -1,29 +1,8 @@
-"""The views by which a classifier is measured: one in the centre, or ten."""
+"""The paper's ten views of an image, for a classifier's test."""
 
 import tensorflow as tf
 
-from keras_csp.data.letterbox import View, fitted
-
 SHIFT = 32  # of the paper's ten crops, pixels
-
-
-def centre_crop(image, size, share=1.0):
-    """The square in the middle of an image.
-
-    Args:
-        image: `(h, w, channels)` uint8.
-        size: side of the result.
-        share: of the shorter side of the image, that the square has.
-            Default 1, Darknet's.
-
-    Returns:
-        float32 `(size, size, channels)` in [0, 1].
-    """
-    window = tf.stack([size, size])
-    view = fitted(tf.shape(image)[:2], window, tf.reduce_max)
-    middle = tf.cast(window, "float32") / 2
-    view = View(view.scale / share, middle + (view.offset - middle) / share)
-    return view.pixels(image, window)
 
 
 def ten_crops(image, size, shift=SHIFT):
