@@ -71,7 +71,7 @@ def train_cell(entry, seed, recipe, data):
     keras.utils.set_random_seed(seed)
     train, test = data
     model = build_network(
-        entry.row,
+        entry.spec,
         input_shape=(recipe.size, recipe.size, train.channels),
         classes=len(train.class_names),
     )
@@ -85,7 +85,7 @@ def train_cell(entry, seed, recipe, data):
         jit_compile=False,
     )
     model.fit(
-        recipe.training(train, seed).repeat(),
+        recipe.training(train, seed=seed).repeat(),
         steps_per_epoch=recipe.steps,
         shuffle=False,
         verbose=0,

@@ -57,23 +57,23 @@ def make_recipe(options):
 
 def build(options, recipe, data, weights):
     """The network without its classifier, and a new one for these classes."""
-    image = x = keras.Input((recipe.size, recipe.size, data.channels))
-    if weights == "imagenet" and data.channels == 1:
-        x = keras.layers.Concatenate(name="grey_as_rgb")([image] * 3)
+    # Published weights are for colours: grey images get three channels then.
+    channels = 3 if weights == "imagenet" else data.channels
     network = keras_csp.get_factory(options.model)(
-        include_top=False, weights=weights, input_tensor=x, pooling="avg"
+        include_top=False,
+        weights=weights,
+        input_shape=(recipe.size, recipe.size, channels),
+        pooling="avg",
     )
     classifier = keras.layers.Dense(
         len(data.class_names), activation="softmax", name="predictions"
     )
-    model = keras.Model(image, classifier(network.output), name=network.name)
-    # The network keeps the mean and standard deviation of its weights.
+    model = keras.Model(
+        network.input, classifier(network.output), name=network.name
+    )
+    # How the pixels are normalised is kept: it belongs to the weights.
     return keras_csp.with_image_spec(
-        model,
-        size=recipe.size,
-        resize="crop",
-        crop=1.0,
-        class_names=data.class_names,
+        model, size=recipe.size, class_names=data.class_names
     )
 
 
@@ -97,8 +97,8 @@ def train(model, recipe, data, test, options):
             jit_compile=False,
         )
         history = model.fit(
-            this.training(data, seed=options.seed + start),
-            validation_data=this.evaluation(test),
+            this.training(data, model, options.seed + start),
+            validation_data=this.evaluation(test, model),
             epochs=end,
             initial_epoch=start,
             shuffle=False,  # the data set shuffles itself

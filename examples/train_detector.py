@@ -129,8 +129,8 @@ def fit(detector, data, options, recipe):
     if epoch:
         print(f"resuming after epoch {epoch} of {options.epochs}")
     detector.fit(
-        recipe.training(data["train"], seed=options.seed + epoch),
-        validation_data=recipe.evaluation(data["validation"]),
+        recipe.training(data["train"], detector, options.seed + epoch),
+        validation_data=recipe.evaluation(data["validation"], detector),
         validation_freq=options.validation_freq,
         epochs=options.epochs,
         initial_epoch=epoch,
@@ -187,7 +187,7 @@ def main():
         run.save_model(options.output / "detector.keras", detector)
         for title in data:
             if title != "train":
-                dataset = recipe.evaluation(data[title])
+                dataset = recipe.evaluation(data[title], detector)
                 names = train.class_names
                 report(detector, dataset, names, options.output, title)
 

@@ -103,9 +103,10 @@ def train(options, recipe, data, test, strategy):
         callbacks.append(keras.callbacks.SwapEMAWeights())
     if options.tensorboard:
         callbacks += run.tensorboard(options.output / "tensorboard")
+    tests = recipe.evaluation(test, model)
     model.fit(
-        recipe.training(data, seed=options.seed + epoch),
-        validation_data=shard_safe_batches(recipe.evaluation(test), strategy),
+        recipe.training(data, model, options.seed + epoch),
+        validation_data=shard_safe_batches(tests, strategy),
         epochs=options.epochs,
         initial_epoch=epoch,
         callbacks=callbacks,

@@ -92,8 +92,8 @@ def train(hosts, options, recipe, data, test):
     if epoch and hosts.first:
         print(f"resuming after epoch {epoch} of {options.epochs}")
     model.fit(
-        hosts.training(data, recipe, options.seed + epoch),
-        validation_data=hosts.evaluation(test, recipe),
+        hosts.training(data, recipe, model, options.seed + epoch),
+        validation_data=hosts.evaluation(test, recipe, model),
         epochs=options.epochs,
         initial_epoch=epoch,
         callbacks=[state],

@@ -109,7 +109,7 @@ class Hosts:
         hosts = Hosts(2, index, "10.0.0.1:9876")
         hosts.join(recipe.batch_size)
         model = ...
-        model.fit(hosts.training(data, recipe), ...)
+        model.fit(hosts.training(data, recipe, model), ...)
 
     Every host runs the same program. After `join` the devices of all hosts
     form one `keras.distribution.DataParallel`: each host loads its part of a
@@ -251,7 +251,7 @@ class Hosts:
             if self.first:
                 mark.unlink(missing_ok=True)
 
-    def training(self, data, recipe, seed=0):
+    def training(self, data, recipe, model=None, seed=0):
         """This host's part of every training batch, augmented in its own way.
 
         Every host gets the same number of batches, whatever the number of its
@@ -261,17 +261,19 @@ class Hosts:
             data: a `keras_csp.data.ClassificationData`, the same on all hosts.
             recipe: a `ClassificationRecipe`; its `batch_size` is of all hosts
                 together.
-            seed: default 0.
+            model, seed: as of `recipe.training`.
         """
         part = recipe.replace(
             batch_size=recipe.batch_size // self.count, drop_remainder=True
         )
         batches = part.training(
-            data.shard(self.count, self.index), seed * self.count + self.index
+            data.shard(self.count, self.index),
+            model,
+            seed * self.count + self.index,
         )
         return batches.take(data.size // recipe.batch_size)
 
-    def evaluation(self, data, recipe):
+    def evaluation(self, data, recipe, model=None):
         """This host's part of the test images, each once, with weights.
 
         Every host gets the same number of batches of the same size. Missing
@@ -280,7 +282,7 @@ class Hosts:
         as one of `weighted_metrics`; unreadable images do not count in it.
 
         Args:
-            data, recipe: as of `training`.
+            data, recipe, model: as of `training`.
 
         Returns:
             `tf.data.Dataset` of images, one-hot labels and weights.
@@ -291,7 +293,7 @@ class Hosts:
         batches = -(-data.size // recipe.batch_size)
         weight = np.float32(batches * recipe.batch_size / data.size)
         part = recipe.replace(batch_size=batch_size).evaluation(
-            data.shard(self.count, self.index)
+            data.shard(self.count, self.index), model
         )
         part = part.unbatch()
         black = (tf.zeros(spec.shape) for spec in part.element_spec)

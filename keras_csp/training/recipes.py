@@ -302,19 +302,32 @@ class ClassificationRecipe(Recipe):
             label_smoothing=self.label_smoothing
         )
 
-    def training(self, data, seed=0):
-        """The batches of a `keras_csp.data.ClassificationData` to train on."""
+    def training(self, data, model=None, seed=0):
+        """The batches to train on.
+
+        Args:
+            data: a `keras_csp.data.ClassificationData`.
+            model: the network, whose channels the images get. Default None:
+                those of the images.
+            seed: default 0.
+        """
         return data.training(
             self.batch_size,
-            self.size,
+            model or self.size,
             self.make_augmentation(),
             seed,
             drop_remainder=self.drop_remainder,
         )
 
-    def evaluation(self, data):
-        """The batches of a `keras_csp.data.ClassificationData` to test on."""
-        return data.evaluation(self.batch_size, self.size)
+    def evaluation(self, data, model=None):
+        """The batches to test on.
+
+        Args:
+            data: a `keras_csp.data.ClassificationData`.
+            model: the network, whose `ImageSpec` is followed. Default None:
+                the square in the middle, as the paper.
+        """
+        return data.evaluation(self.batch_size, model or self.size)
 
     def summary(self):
         phases = "".join(
@@ -402,18 +415,32 @@ class DetectionRecipe(Recipe):
             label_smoothing=self.label_smoothing,
         )
 
-    def training(self, data, seed=0):
-        """The batches of a `keras_csp.data.DetectionData` to train on."""
+    def training(self, data, model=None, seed=0):
+        """The batches to train on.
+
+        Args:
+            data: a `keras_csp.data.DetectionData`.
+            model: the detector, whose `ImageSpec` is followed. Default None:
+                letterboxed images.
+            seed: default 0.
+        """
         return data.training(
             self.batch_size,
+            model or self.size,
             augmentation=self.make_augmentation(),
             seed=seed,
             sizes=self.sizes,
         )
 
-    def evaluation(self, data):
-        """The batches of a `keras_csp.data.DetectionData` to test on."""
-        return data.evaluation(self.evaluation_batch_size, self.size)
+    def evaluation(self, data, model=None):
+        """The batches to test on.
+
+        Args:
+            data: a `keras_csp.data.DetectionData`.
+            model: the detector, whose `ImageSpec` is followed; it must have a
+                size. Default None: letterboxed images of `size`.
+        """
+        return data.evaluation(self.evaluation_batch_size, model or self.size)
 
     def summary(self):
         sizes = ", ".join(map(str, self.sizes))
