@@ -36,7 +36,7 @@ recipe = get_recipe(
     "paper-classification",
     batch_size=BATCH,
     steps=EPOCHS * STEPS,
-    learning_rate=0.01,
+    learning_rate=0.03,
     ema=0.8,
 )
 rng = np.random.default_rng(0)
