@@ -39,7 +39,7 @@ from keras_csp.analysis.detectors import published_detectors
 
 # Of a random network, whose rounding grows with its depth and whose classes
 # are as good as equal, a file is not refused; the table says how far it is.
-NEAR, ANY = {"maximum_difference": 1e-3}, {"minimum_agreement": 0.0}
+NEAR, ANY = {"maximum_difference": 1e-3}, {"minimum_match_rate": 0.0}
 KINDS = {
     "TFLite": (".tflite", export.to_tflite, NEAR),
     "TFLite float16": (
@@ -86,7 +86,7 @@ def written(name, options):
     """One network's files, each a dict of `FIELDS` without its time."""
     shape = (options.size, options.size, 3)
     model = make(name, shape)
-    images = export.photographs(export.describe(model, shape), count=8)
+    images = export.photographs(shape, count=8)
     set_statistics(model, images)
     for kind, (_suffix, write, settings) in KINDS.items():
         row = {"network": name, "kind": kind}
@@ -97,7 +97,7 @@ def written(name, options):
             row |= {
                 "MB": f"{check.size / 1e6:.2f}",
                 "difference": f"{check.largest_difference:.2g}",
-                "agreement": f"{check.agreement:.3f}",
+                "agreement": f"{check.match_rate:.3f}",
             }
         except (ValueError, RuntimeError) as error:
             row["error"] = str(error).splitlines()[0][:200]

@@ -141,7 +141,7 @@ def measure(made, options):
                 quantize="int8",
                 representative=ranges,
                 calibration=options.calibration,
-                minimum_agreement=0.0,  # it is measured below
+                minimum_match_rate=0.0,  # it is measured below
             )
         )
         runs = {k: export.load(p, options.threads) for k, p in paths.items()}

@@ -22,7 +22,7 @@ from keras_csp.models.resnet import (
     RESNET_10,
     RESNEXT_50,
 )
-from keras_csp.models.spec import Network
+from keras_csp.models.spec import NetworkSpec
 
 # Base, CSP network, and what their widths are divided by.
 PAIRS = ((RESNET_10, CSP_RESNET_10, 2), (RESNEXT_50, CSP_RESNEXT_50, 4))
@@ -53,7 +53,7 @@ def reduced(spec, by):
     return dataclasses.replace(
         _divided(spec, by),
         name=f"{spec.name}_reduced{by}",
-        evidence=f"Reduced: {spec.name}, widths and groups divided by {by}.",
+        provenance=f"Reduced: {spec.name}, widths and groups divided by {by}.",
         cfg=None,
         pretrained=None,
     )
@@ -89,7 +89,7 @@ class Entry:
         label: as in the table.
     """
 
-    spec: Network
+    spec: NetworkSpec
     base: str
     published: Published
     label: str

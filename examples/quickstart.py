@@ -148,7 +148,7 @@ def main():
     check = to_tflite(model, folder / "model.tflite", images)
     print(
         f"TFLite: {check.size / 1e6:.1f} MB, largest difference "
-        f"{check.largest_difference:.1g}, agreement {check.agreement:.0%}"
+        f"{check.largest_difference:.1g}, match rate {check.match_rate:.0%}"
     )
     predictions = model.predict(images, verbose=0)
     names = train.class_names

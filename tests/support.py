@@ -12,10 +12,9 @@ import pytest
 
 from keras_csp.layers import ConvNormAct
 from keras_csp.models.spec import (
-    Network,
+    NetworkSpec,
     Stage,
     average_pool,
-    chain,
     conv,
     csp,
     dense_block,
@@ -26,6 +25,7 @@ from keras_csp.models.spec import (
     preactivated,
     res2_conv,
     residual,
+    sequential,
     squeeze_excitation,
     two_way,
 )
@@ -150,9 +150,9 @@ _PATH = (conv(8), conv(8, 3))
 
 
 def _network(name, *stages, **fields):
-    return Network(
+    return NetworkSpec(
         name=name,
-        evidence="A small network for tests.",
+        provenance="A small network for tests.",
         input_size=64,
         stem=(conv(8, 3, 2), max_pool(2)),
         stages=stages,
@@ -227,7 +227,7 @@ SMALL = {
                 )
             ),
             Stage(
-                down=(chain((conv(16, 3, 2),)),),
+                down=(sequential((conv(16, 3, 2),)),),
                 blocks=(
                     residual(
                         (

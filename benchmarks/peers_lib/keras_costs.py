@@ -64,10 +64,9 @@ class Runs:
         alike, and normalising what differs between them is normalising
         rounding errors.
         """
-        from keras_csp.export import describe, photographs
+        from keras_csp.export import photographs
 
-        shape = (self.size, self.size, 3)
-        self.samples = photographs(describe(self.model, shape))
+        self.samples = photographs((self.size, self.size, 3))
         set_statistics(self.model, self.samples)
 
     def export_litert(self, path, size=None):
@@ -89,7 +88,7 @@ class Runs:
             self.samples[:1],
             quantize="int8",
             representative=self.samples,
-            minimum_agreement=0.0,
+            minimum_match_rate=0.0,
         )
 
     def export_onnx(self, path):

@@ -5,6 +5,7 @@ import keras
 from keras_csp.darknet import layers as darknet_layers
 from keras_csp.darknet.plan import IMAGE
 from keras_csp.layers.pooling import Maxout, PaddedMaxPooling2D
+from keras_csp.layers.precision import float32_if_half
 from keras_csp.layers.preprocessing import ImageSpec, Preprocessing
 from keras_csp.layers.units import ConvNormAct
 from keras_csp.layers.yolo_head import YoloHead
@@ -131,7 +132,7 @@ def _dropout(step, x):
 
 def _softmax(step, x):
     return darknet_layers.GroupedSoftmax(
-        **step.arguments, name=step.name, dtype=_precise()
+        **step.arguments, name=step.name, dtype=float32_if_half()
     )(x)
 
 
@@ -141,12 +142,6 @@ def _cost(_step, x):
 
 def _yolo(step, x):
     return YoloHead(**step.arguments, name=step.name)(x)
-
-
-def _precise():
-    """float32 where half precision is too coarse: scores, exponentials."""
-    half = keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16")
-    return "float32" if half else None
 
 
 _MAKERS = {

@@ -2,7 +2,7 @@
 
 from keras_csp.layers.attention import SpatialAttention, SqueezeExcitation
 from keras_csp.layers.batch_normalization import BatchNormalization
-from keras_csp.layers.composite import Chain, Parallel
+from keras_csp.layers.composite import Parallel, SequentialBlock
 from keras_csp.layers.csp_stage import CSPStage
 from keras_csp.layers.dense import DenseBlock, TwoWayDenseLayer
 from keras_csp.layers.elastic import Elastic
@@ -26,7 +26,6 @@ from keras_csp.layers.yolo_head import YoloHead
 __all__ = [
     "BatchNormalization",
     "CSPStage",
-    "Chain",
     "ConvNormAct",
     "DenseBlock",
     "Elastic",
@@ -41,6 +40,7 @@ __all__ = [
     "PyramidFusion",
     "Res2Conv",
     "ResidualBlock",
+    "SequentialBlock",
     "SpatialAttention",
     "SpatialPyramidPooling",
     "SqueezeExcitation",

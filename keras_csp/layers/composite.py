@@ -48,7 +48,7 @@ class Sequence(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
-class Chain(Sequence, Composite):
+class SequentialBlock(Sequence, Composite):
     """y = f_n(...f_2(f_1(x))): layers one after another.
 
     Args:
@@ -95,11 +95,15 @@ class Parallel(Composite):
 
 
 def as_layer(argument, value):
-    """`value` as one layer: a list of layers becomes a `Chain`."""
+    """`value` as one layer: a list of layers becomes a `SequentialBlock`."""
     if isinstance(value, keras.layers.Layer):
         return value
     layers = layer_list(argument, value)
-    return layers[0] if len(layers) == 1 else Chain(layers, name=argument)
+    return (
+        layers[0]
+        if len(layers) == 1
+        else SequentialBlock(layers, name=argument)
+    )
 
 
 def layer_list(argument, value):

@@ -5,9 +5,9 @@ from keras import ops
 
 from keras_csp._validation import check_choice, check_positive
 from keras_csp.layers.composite import (
-    Chain,
     Composite,
     Parallel,
+    SequentialBlock,
     build,
     check_same_sides,
     layer_list,
@@ -133,7 +133,7 @@ class TwoWayDenseLayer(Parallel):
             for index in range(convolutions):
                 name = f"conv{index + 1}"
                 units.append(ConvNormAct(growth // 2, 3, name=name, **options))
-            return Chain(units, name=f"way{convolutions}")
+            return SequentialBlock(units, name=f"way{convolutions}")
 
         super().__init__([way(1), way(2)], **kwargs)
         self.growth = growth

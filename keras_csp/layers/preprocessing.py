@@ -178,7 +178,7 @@ def with_image_spec(model, spec=None, **changes):
     if old is None:
         image = keras.Input(shape=model.input_shape[1:], name="image")
         x = Preprocessing(spec, name="preprocessing")(image)
-        return keras.Model(image, model(x), name=model.name)
+        return keras.Model(image, model.call(x), name=model.name)
     new = Preprocessing(spec, name=old.name, dtype=old.dtype_policy)
     return keras.models.clone_model(
         model, clone_function=lambda layer: new if layer is old else layer
@@ -218,7 +218,7 @@ def _outputs(model):
 def _size(size):
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(pair) != 2:
         raise ValueError(
             f"`size` must be (height, width). Received: size={size!r}"

@@ -1,13 +1,18 @@
-"""A row becomes a `keras.Model`: the contract of keras.applications, once."""
+"""A network spec becomes a `keras.Model`: the contract of keras.applications,
+once."""
 
 import inspect
+import numbers
 
 import keras
+import numpy as np
 
 from keras_csp import weights as weight_files
 from keras_csp._registry import register_factory
 from keras_csp._validation import check_positive
 from keras_csp.layers.initialization import kernels_replaced
+from keras_csp.layers.precision import float32_if_half
+from keras_csp.layers.preprocessing import ImageSpec, Preprocessing
 
 MINIMUM_SIZE = 32
 
@@ -38,8 +43,11 @@ Args:
         "softmax".
     name: of the model. Default: the network's name in lower case.
 
-Pixels are expected in [0, 1]: `keras_csp.preprocess_input`; timm's weights
-want their channels normalised as well: `preprocess_input(x, weights=...)`.
+Pixels are expected in [0, 1]: {pixels}. How photographs are
+brought to the network, and the names of its classes, are in the `ImageSpec`
+that its first layer holds: `keras_csp.image_spec(model)`,
+`keras_csp.preprocess_input(x, model)`, `keras_csp.decode_predictions(y,
+model)`.
 
 Returns:
     A `keras.Model`.
@@ -51,80 +59,72 @@ Raises:
 """
 
 
-def factory(row, variants=None):
-    """The function that builds `row`; it is registered by the row's name.
+def factory(network, variants=None):
+    """The function that builds `network`; it is registered by its name.
 
     Args:
-        row: a `rows.Network`.
-        variants: a function from keyword arguments to rows; the factory takes
-            them after those of the contract, and its docstring ends in the
-            function's.
+        network: a `spec.NetworkSpec`.
+        variants: a function from keyword arguments to network specs; the
+            factory takes them after those of the contract, and its docstring
+            ends in the function's.
     """
+    contract = list(inspect.signature(build_network).parameters.values())[1:]
+    own = inspect.signature(variants).parameters if variants else {}
+    signature = inspect.Signature([*contract, *own.values()])
 
-    def build(
-        include_top=True,
-        weights=None,
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classes=1000,
-        classifier_activation="softmax",
-        name=None,
-        **variant,
-    ):
-        known = build.__signature__.parameters
-        for argument in variant:
-            if argument not in known:
-                raise TypeError(
-                    f"{row.name}() has no argument {argument!r}; it has "
-                    + ", ".join(known)
-                )
-        return build_network(
-            variants(**variant) if variants else row,
-            include_top,
-            weights,
-            input_tensor,
-            input_shape,
-            pooling,
-            classes,
-            classifier_activation,
-            name,
-        )
+    def build(*args, **kwargs):
+        try:
+            arguments = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(
+                f"{network.name}() {error}; its arguments are "
+                + ", ".join(signature.parameters)
+            ) from None
+        variant = {k: v for k, v in arguments.items() if k in own}
+        options = {k: v for k, v in arguments.items() if k not in own}
+        chosen = variants(**variant) if variants else network
+        return build_network(chosen, **options)
 
-    _describe(build, row, variants)
-    register_factory(row.name, build)
+    build.__name__ = build.__qualname__ = network.name
+    build.__module__ = "keras_csp.models"  # where pickle looks for it
+    build.__signature__ = signature
+    build.__doc__ = _documentation(network, variants)
+    register_factory(network.name, build)
     return build
 
 
-def _describe(build, row, variants):
-    """Name, documentation and signature, those of `variants` included."""
-    build.__name__ = build.__qualname__ = row.name
-    build.__doc__ = (
-        f"{row.name}, {row.input_size}x{row.input_size}.\n\n"
-        f"{row.evidence}\n{CONTRACT.format(imagenet=_imagenet(row))}"
+def _documentation(network, variants):
+    text = CONTRACT.format(imagenet=_imagenet(network), pixels=_pixels(network))
+    text = (
+        f"{network.name}, {network.input_size}x{network.input_size}.\n\n"
+        f"{network.provenance}\n{text}"
     )
-    *contract, _ = inspect.signature(build).parameters.values()
-    if variants:
-        build.__doc__ += f"\n{inspect.getdoc(variants)}\n"
-        contract += inspect.signature(variants).parameters.values()
-    build.__signature__ = inspect.Signature(contract)
+    return f"{text}\n{inspect.getdoc(variants)}\n" if variants else text
 
 
-def _imagenet(row):
+def _imagenet(network):
     """What "imagenet" means for this network, for its documentation."""
-    if row.pretrained:
-        return (
-            f"They belong to another network than {row.name}: what is built "
-            f"and loaded is {row.pretrained.name}, with PyTorch's leaky slope "
-            "of 0.01 and timm's CSP stages."
-        )
-    if weight_files.record_of(row.name):
+    if weight_files.record_of(network.name):
         return "They were trained with this very network."
-    return f"There are none for {row.name}, and this raises."
+    if network.pretrained:
+        return (
+            f"Those of timm belong to {network.pretrained.name}, another "
+            "network, so this raises."
+        )
+    return f"There are none for {network.name}, and this raises."
+
+
+def _pixels(network):
+    if weight_files.record_of(network.name):
+        return (
+            "the first layer normalises them as timm trained the published\n"
+            "weights"
+        )
+    return "Darknet scales them so, and subtracts no mean"
 
 
 def build_network(
-    row,
+    network,
     include_top=True,
     weights=None,
     input_tensor=None,
@@ -134,19 +134,21 @@ def build_network(
     classifier_activation="softmax",
     name=None,
 ):
-    """Builds a `rows.Network`; the arguments are those of the factories."""
+    """Builds a `spec.NetworkSpec`; the arguments are those of the factories."""
     _check_data_format()
-    row, source = weight_files.choose(row, weights)
+    source = weight_files.choose(network, weights)
     _check_pooling(pooling)
-    check_positive("classes", classes)
-    x = inputs = _input(row, input_tensor, input_shape, include_top)
+    classes = check_positive("classes", classes)
+    inputs = _input(network, input_tensor, input_shape, include_top)
     if source is not None:
         source.fetch()
+    first = Preprocessing(_image_spec(network, inputs), name="preprocessing")
+    x = first(inputs)
     with kernels_replaced(source is not None and source.complete):
-        for layer in row.layers():
+        for layer in network.layers():
             x = layer(x)
     if include_top:
-        x = _classifier(row, x, classes, classifier_activation)
+        x = _classifier(network, x, classes, classifier_activation)
     elif pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     elif pooling == "max":
@@ -154,19 +156,45 @@ def build_network(
     if input_tensor is not None:
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
-    model = keras.Model(inputs, x, name=name or row.name.lower())
+    model = keras.Model(inputs, x, name=name or network.name.lower())
     if source is not None:
-        weight_files.load(source, model)
+        left = weight_files.load(source, model)
+        names = source.class_names() if include_top and not left else None
+        if names and len(names) == classes:
+            first.spec = first.spec.replace(class_names=names)
     return model
 
 
-def _classifier(row, x, classes, activation):
+def _image_spec(network, image):
+    """How photographs are brought to the network."""
+    record = weight_files.record_of(network.name)
+    sides = tuple(image.shape[1:3])
+    if record is None:
+        size = (network.input_size,) * 2
+        return ImageSpec(size=size if None in sides else sides)
+    return ImageSpec(
+        size=(record.input_size,) * 2 if None in sides else sides,
+        mean=_in_channels(record.mean, image.shape[-1]),
+        std=_in_channels(record.std, image.shape[-1]),
+        crop=record.crop,
+        interpolation=record.interpolation,
+    )
+
+
+def _in_channels(statistics, channels):
+    """As the first kernel of RGB is adapted to other numbers of channels."""
+    if channels == 1:
+        return (float(np.mean(statistics)),)
+    return tuple(statistics[index % 3] for index in range(channels))
+
+
+def _classifier(network, x, classes, activation):
     x = keras.layers.GlobalAveragePooling2D(
-        name="avg_pool", keepdims=bool(row.pre_logits)
+        name="avg_pool", keepdims=bool(network.pre_logits)
     )(x)
-    for index, spec in enumerate(row.pre_logits, 1):
+    for index, spec in enumerate(network.pre_logits, 1):
         x = spec.make(f"pre_logits_{index}")(x)
-    if row.pre_logits:
+    if network.pre_logits:
         x = keras.layers.Flatten(name="flatten")(x)
     try:
         activation = keras.activations.get(activation)
@@ -176,17 +204,15 @@ def _classifier(row, x, classes, activation):
             "keras.activations.get accepts. Received: "
             f"classifier_activation={activation!r}"
         ) from error
-    # Half precision is too coarse for a softmax over many classes.
-    half = keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16")
     return keras.layers.Dense(
         classes,
         activation=activation,
-        dtype="float32" if half else None,
+        dtype=float32_if_half(),
         name="predictions",
     )(x)
 
 
-def _input(row, tensor, shape, include_top):
+def _input(network, tensor, shape, include_top):
     """The image tensor, made or given, with its shape checked."""
     if tensor is not None and not keras.utils.is_keras_tensor(tensor):
         raise ValueError(
@@ -195,10 +221,10 @@ def _input(row, tensor, shape, include_top):
             f"{type(tensor).__name__}"
         )
     if shape is not None:
-        check_input_shape(shape)
+        shape = check_input_shape(shape)
     if tensor is None:
-        sides = (row.input_size,) * 2 if include_top else (None, None)
-        shape = tuple(shape or (*sides, 3))
+        sides = (network.input_size,) * 2 if include_top else (None, None)
+        shape = shape or (*sides, 3)
         _check_size(shape, include_top)
         return keras.Input(shape=shape)
     if len(tensor.shape) != 4 or tensor.shape[-1] is None:
@@ -206,7 +232,7 @@ def _input(row, tensor, shape, include_top):
             "`input_tensor` must have the shape (batch, height, width, "
             f"channels). Received: input_tensor.shape={tensor.shape}"
         )
-    if shape is not None and tuple(shape) != tuple(tensor.shape[1:]):
+    if shape is not None and shape != tuple(tensor.shape[1:]):
         raise ValueError(
             "`input_shape` must equal `input_tensor.shape[1:]`. Received: "
             f"input_shape={shape}, input_tensor.shape={tensor.shape}"
@@ -216,9 +242,14 @@ def _input(row, tensor, shape, include_top):
 
 
 def check_input_shape(shape):
+    """The shape as a tuple of integers and None.
+
+    Raises:
+        ValueError: not (height, width, channels), or no channels.
+    """
     good = isinstance(shape, (list, tuple)) and len(shape) == 3
     if not good or not all(
-        side is None or (isinstance(side, int) and side > 0) for side in shape
+        side is None or _is_positive_integer(side) for side in shape
     ):
         raise ValueError(
             "`input_shape` must be a tuple (height, width, channels) of "
@@ -229,6 +260,12 @@ def check_input_shape(shape):
             "The channels of `input_shape`, its last entry, must be given. "
             f"Received: input_shape={shape}"
         )
+    return tuple(side if side is None else int(side) for side in shape)
+
+
+def _is_positive_integer(value):
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and value > 0
 
 
 def _check_size(shape, include_top):

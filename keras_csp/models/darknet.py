@@ -5,7 +5,7 @@ A block is 1x1, 3x3, + input, all leaky; a stage starts with a strided 3x3.
 
 from keras_csp.models.builder import factory
 from keras_csp.models.spec import (
-    Network,
+    NetworkSpec,
     Stage,
     conv,
     csp,
@@ -42,9 +42,9 @@ def _elastic_stage(width, depth, out):
     )
 
 
-DARKNET_REFERENCE = Network(
+DARKNET_REFERENCE = NetworkSpec(
     name="DarkNetReference",
-    evidence="Exact: the authors' cfg/darknet.cfg.",
+    provenance="Exact: the authors' cfg/darknet.cfg.",
     cfg="darknet",
     input_size=256,
     stem=(conv(16, 3), max_pool(2), conv(32, 3)),
@@ -57,9 +57,9 @@ DARKNET_REFERENCE = Network(
     ),
 )
 
-DARKNET_53 = Network(
+DARKNET_53 = NetworkSpec(
     name="DarkNet53",
-    evidence="Exact: the authors' cfg/darknet53.cfg.",
+    provenance="Exact: the authors' cfg/darknet53.cfg.",
     cfg="darknet53",
     pretrained=DARKNET_53_TIMM,
     input_size=256,
@@ -73,9 +73,9 @@ DARKNET_53 = Network(
     ),
 )
 
-CSP_DARKNET_53 = Network(
+CSP_DARKNET_53 = NetworkSpec(
     name="CSPDarkNet53",
-    evidence="Exact: the authors' cfg/csdarknet53.cfg.",
+    provenance="Exact: the authors' cfg/csdarknet53.cfg.",
     cfg="csdarknet53",
     pretrained=CSP_DARKNET_53_TIMM,
     input_size=256,
@@ -91,9 +91,9 @@ CSP_DARKNET_53 = Network(
     ),
 )
 
-CSP_DARKNET_53_ELASTIC = Network(
+CSP_DARKNET_53_ELASTIC = NetworkSpec(
     name="CSPDarkNet53Elastic",
-    evidence="Exact: the authors' cfg/csdarknet53-elastic.cfg.",
+    provenance="Exact: the authors' cfg/csdarknet53-elastic.cfg.",
     cfg="csdarknet53-elastic",
     input_size=256,
     stem=(conv(32, 3),),

@@ -8,7 +8,7 @@ are small and have Darknet's order, convolution first.
 from keras_csp.models.builder import factory
 from keras_csp.models.spec import (
     TORCH_STEM,
-    Network,
+    NetworkSpec,
     Stage,
     average_pool,
     bare_conv,
@@ -38,13 +38,13 @@ def _elastic_dense(depth, pool="average"):
     return dense_block(depth * ((norm_act("relu"), two_paths),))
 
 
-def _densenet(name, evidence, blocks, widths):
+def _densenet(name, provenance, blocks, widths):
     """`widths`: what the transitions between the blocks compress to."""
     first, *rest = blocks
     *between, last = rest
-    return Network(
+    return NetworkSpec(
         name=name,
-        evidence=evidence,
+        provenance=provenance,
         stem=TORCH_STEM,
         stages=(
             Stage(blocks=(first, preactivated(widths[0]))),
@@ -112,9 +112,9 @@ def _csp_stages(blocks, widths, partial_widths, out):
         )
 
 
-CSP_DENSENET_201 = Network(
+CSP_DENSENET_201 = NetworkSpec(
     name="CSPDenseNet201",
-    evidence=(
+    provenance=(
         "Inferred, with low confidence: the authors published parameters and "
         "BFLOPs only. Known: DenseNet-201 with CSP stages. Inferred: the "
         "blocks, that half of the channels cross, and the transitions' widths."
@@ -131,9 +131,9 @@ CSP_DENSENET_201 = Network(
     head=_HEAD,
 )
 
-CSP_DENSENET_201_ELASTIC = Network(
+CSP_DENSENET_201_ELASTIC = NetworkSpec(
     name="CSPDenseNet201Elastic",
-    evidence=(
+    provenance=(
         "Inferred, with low confidence: the authors published parameters and "
         "BFLOPs only. Known: DenseNet-201-Elastic with CSP stages. Inferred: "
         "the blocks, that half of the channels cross, and the transitions' "
@@ -169,9 +169,9 @@ def _bottleneck_layers(depth):
     return depth * ((conv(24), conv(24, 3)),)
 
 
-CSP_DENSENET_REFERENCE = Network(
+CSP_DENSENET_REFERENCE = NetworkSpec(
     name="CSPDenseNetReference",
-    evidence=(
+    provenance=(
         "Inferred: a numerical reconstruction that costs what the authors "
         "published; other widths and depths cost as much. Known: the kind of "
         "network, parameters and BFLOPs."
@@ -191,9 +191,9 @@ CSP_DENSENET_REFERENCE = Network(
     ),
 )
 
-CSP_DENSENETB_REFERENCE = Network(
+CSP_DENSENETB_REFERENCE = NetworkSpec(
     name="CSPDenseNetbReference",
-    evidence=(
+    provenance=(
         "Inferred: a numerical reconstruction that costs what the authors "
         "published, its widths other than CSPDenseNet Reference's. Known: the "
         "kind of network, parameters and BFLOPs."

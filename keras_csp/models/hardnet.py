@@ -10,7 +10,7 @@ from keras_csp.layers.dense import gathered, harmonic_links
 from keras_csp.models.builder import factory
 from keras_csp.models.spec import (
     TORCH_STEM,
-    Network,
+    NetworkSpec,
     Stage,
     average_pool,
     dense_block,
@@ -72,9 +72,9 @@ def _stages(channels, depths_per_stage):
         )
 
 
-HARDNET_138S = Network(
+HARDNET_138S = NetworkSpec(
     name="HarDNet138s",
-    evidence=(
+    provenance=(
         "Published definition: the HarDNet paper, Table 1 and section 3; no "
         "code of this family is public. The multiplier 1.6 and the rounding "
         "of widths to even numbers are read, not printed."

@@ -4,7 +4,14 @@ A block is 1x1 to a wide map, a depthwise 3x3, and a linear 1x1 back.
 """
 
 from keras_csp.models.builder import factory
-from keras_csp.models.spec import Network, Stage, chain, conv, csp, residual
+from keras_csp.models.spec import (
+    NetworkSpec,
+    Stage,
+    conv,
+    csp,
+    residual,
+    sequential,
+)
 
 
 def _depthwise(channels, strides=1, filters=None):
@@ -26,30 +33,33 @@ def _residual(wide, out, multiplier=1):
     return residual(layers, activation=None)
 
 
-MOBILENET_V2 = Network(
+MOBILENET_V2 = NetworkSpec(
     name="MobileNetV2",
-    evidence="Exact: the authors' cfg/mobilenet-v2.cfg.",
+    provenance="Exact: the authors' cfg/mobilenet-v2.cfg.",
     cfg="mobilenet-v2",
-    stem=(conv(32, 3, 2, activation="relu"), chain(_inverted(32, 16))),
+    stem=(conv(32, 3, 2, activation="relu"), sequential(_inverted(32, 16))),
     stages=(
-        Stage(blocks=(chain(_inverted(96, 24, 2)), _residual(144, 24))),
+        Stage(blocks=(sequential(_inverted(96, 24, 2)), _residual(144, 24))),
         Stage(
             blocks=(
-                chain(_inverted(144, 32, 2)),
+                sequential(_inverted(144, 32, 2)),
                 *2 * (_residual(192, 32),),
                 # The cfg halves the map after, not before, the 64 channels.
-                chain(_inverted(192, 64)),
+                sequential(_inverted(192, 64)),
                 *3 * (_residual(384, 64),),
             )
         ),
         Stage(
-            blocks=(chain(_inverted(384, 96, 2)), *2 * (_residual(576, 96),))
+            blocks=(
+                sequential(_inverted(384, 96, 2)),
+                *2 * (_residual(576, 96),),
+            )
         ),
         Stage(
             blocks=(
-                chain(_inverted(576, 160, 2)),
+                sequential(_inverted(576, 160, 2)),
                 *2 * (_residual(960, 160),),
-                chain(_inverted(960, 320)),
+                sequential(_inverted(960, 320)),
             )
         ),
     ),
@@ -70,9 +80,9 @@ def _csp_stage(channels, blocks, out, strides=2):
     )
 
 
-CSP_MOBILENET_V2 = Network(
+CSP_MOBILENET_V2 = NetworkSpec(
     name="CSPMobileNetV2",
-    evidence="Exact: the authors' cfg/csmobilenet-v2.cfg.",
+    provenance="Exact: the authors' cfg/csmobilenet-v2.cfg.",
     cfg="csmobilenet-v2",
     stem=(conv(32, 3, 2, activation="relu"),),
     stages=(
@@ -105,7 +115,7 @@ CSP_MOBILENET_V2 = Network(
                     (
                         conv(32, activation=None),
                         *2 * (_residual(96, 32, 2),),
-                        chain(_inverted(96, 64, multiplier=2)),
+                        sequential(_inverted(96, 64, multiplier=2)),
                         *3 * (_residual(192, 64, 2),),
                     ),
                     192,
@@ -131,7 +141,7 @@ CSP_MOBILENET_V2 = Network(
                     (
                         conv(160, activation=None),
                         *2 * (_residual(480, 160, 2),),
-                        chain(_inverted(480, 320, multiplier=2)),
+                        sequential(_inverted(480, 320, multiplier=2)),
                     ),
                     640,
                 ),

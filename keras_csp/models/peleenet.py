@@ -8,7 +8,7 @@ from keras_csp._validation import check_choice
 from keras_csp.layers.csp_stage import FUSIONS
 from keras_csp.models.builder import factory
 from keras_csp.models.spec import (
-    Network,
+    NetworkSpec,
     Stage,
     conv,
     csp,
@@ -32,10 +32,10 @@ def _dense(depth, bottleneck, links="dense"):
     return dense_block(depth * (two_way(32, bottleneck),), links=links)
 
 
-def _peleenet(name, evidence, links):
-    return Network(
+def _peleenet(name, provenance, links):
+    return NetworkSpec(
         name=name,
-        evidence=evidence,
+        provenance=provenance,
         stem=_STEM,
         stages=(
             Stage(blocks=(_dense(3, 16, links), conv(128))),
@@ -65,7 +65,7 @@ SPARSE_PELEENET = _peleenet(
     "sparse",
 )
 
-_CSP_EVIDENCE = (
+_CSP_PROVENANCE = (
     "Inferred: the authors published its parameters and BFLOPs only. Known: "
     "PeleeNet's layers, a partial dense block, and where the transitions "
     "stand. Inferred from Table 1: the first stage is not split, and the "
@@ -91,9 +91,9 @@ def csp_peleenet(gamma=0.5, fusion="csp"):
     name = "CSPPeleeNet"
     if (gamma, fusion) != (0.5, "csp"):
         name += f"_gamma{gamma}_{fusion}"
-    return Network(
+    return NetworkSpec(
         name=name,
-        evidence=_CSP_EVIDENCE,
+        provenance=_CSP_PROVENANCE,
         stem=_STEM,
         stages=(
             Stage(down=(conv(32),) if after_pool else (), blocks=tuple(first)),
@@ -137,7 +137,7 @@ def _fusion_first_stage(width, depth, bottleneck, gamma, _):
     )
 
 
-def _reference(name, last, evidence):
+def _reference(name, last, provenance):
     def stage(depth, growth, mixed):
         return csp(
             blocks=(dense_block(depth * (two_way(growth, growth),)),),
@@ -145,9 +145,9 @@ def _reference(name, last, evidence):
             partial_transition=conv(mixed),
         )
 
-    return Network(
+    return NetworkSpec(
         name=name,
-        evidence=evidence,
+        provenance=provenance,
         stem=(conv(32, 3, 2), conv(48, 3, 2)),
         stages=(
             Stage(blocks=(stage(2, 24, 36),)),

@@ -7,7 +7,7 @@ activations, a 2x2 pooling in the stem and shortcuts without weights.
 from keras_csp.models.builder import factory
 from keras_csp.models.spec import (
     TORCH_STEM,
-    Network,
+    NetworkSpec,
     Stage,
     conv,
     csp,
@@ -85,9 +85,9 @@ def _csp_resnet_10_stage(width):
     )
 
 
-RESNET_10 = Network(
+RESNET_10 = NetworkSpec(
     name="ResNet10",
-    evidence="Exact: the authors' cfg/resnet10.cfg.",
+    provenance="Exact: the authors' cfg/resnet10.cfg.",
     cfg="resnet10",
     input_size=256,
     stem=_DARKNET_STEM,
@@ -99,9 +99,9 @@ RESNET_10 = Network(
     ),
 )
 
-CSP_RESNET_10 = Network(
+CSP_RESNET_10 = NetworkSpec(
     name="CSPResNet10",
-    evidence=(
+    provenance=(
         "Inferred: the authors published its parameters and BFLOPs only. "
         "Known: it is ResNet-10 with CSP stages. Inferred: widths, number of "
         "3x3 convolutions, and that stages 2 to 4 have no transition."
@@ -126,9 +126,9 @@ CSP_RESNET_10 = Network(
     head=(conv(512),),
 )
 
-RESNET_50 = Network(
+RESNET_50 = NetworkSpec(
     name="ResNet50",
-    evidence="Exact: the authors' cfg/resnet50.cfg.",
+    provenance="Exact: the authors' cfg/resnet50.cfg.",
     cfg="resnet50",
     input_size=256,
     stem=_DARKNET_STEM,
@@ -140,9 +140,9 @@ RESNET_50 = Network(
     ),
 )
 
-CSP_RESNET_50 = Network(
+CSP_RESNET_50 = NetworkSpec(
     name="CSPResNet50",
-    evidence="Exact: the authors' cfg/csresnet50.cfg.",
+    provenance="Exact: the authors' cfg/csresnet50.cfg.",
     cfg="csresnet50",
     pretrained=CSP_RESNET_50_TIMM,
     input_size=256,
@@ -163,9 +163,9 @@ CSP_RESNET_50 = Network(
     ),
 )
 
-CSP_RESNET_50_ELASTIC = Network(
+CSP_RESNET_50_ELASTIC = NetworkSpec(
     name="CSPResNet50Elastic",
-    evidence="Exact: the authors' cfg/csresnet50-elastic.cfg.",
+    provenance="Exact: the authors' cfg/csresnet50-elastic.cfg.",
     cfg="csresnet50-elastic",
     input_size=256,
     stem=_DARKNET_STEM,
@@ -183,9 +183,9 @@ CSP_RESNET_50_ELASTIC = Network(
     ),
 )
 
-RESNEXT_50 = Network(
+RESNEXT_50 = NetworkSpec(
     name="ResNeXt50",
-    evidence="Exact: the authors' cfg/resnext50.cfg.",
+    provenance="Exact: the authors' cfg/resnext50.cfg.",
     cfg="resnext50",
     input_size=256,
     stem=_DARKNET_STEM,
@@ -197,9 +197,9 @@ RESNEXT_50 = Network(
     ),
 )
 
-CSP_RESNEXT_50 = Network(
+CSP_RESNEXT_50 = NetworkSpec(
     name="CSPResNeXt50",
-    evidence="Exact: the authors' cfg/csresnext50.cfg.",
+    provenance="Exact: the authors' cfg/csresnext50.cfg.",
     cfg="csresnext50",
     pretrained=CSP_RESNEXT_50_TIMM,
     input_size=256,
@@ -221,9 +221,9 @@ CSP_RESNEXT_50 = Network(
     ),
 )
 
-CSP_RESNEXT_50_ELASTIC = Network(
+CSP_RESNEXT_50_ELASTIC = NetworkSpec(
     name="CSPResNeXt50Elastic",
-    evidence="Exact: the authors' cfg/csresnext50-elastic.cfg.",
+    provenance="Exact: the authors' cfg/csresnext50-elastic.cfg.",
     cfg="csresnext50-elastic",
     input_size=256,
     stem=_DARKNET_STEM,
@@ -277,9 +277,9 @@ def _res2next_stage(inner, outer, depth, strides=2):
     )
 
 
-RESNET_152 = Network(
+RESNET_152 = NetworkSpec(
     name="ResNet152",
-    evidence=(
+    provenance=(
         "Exact in parameters: the usual PyTorch network (stride in the 3x3). "
         "The published BFLOPs are twice the 11.3 of the ResNet paper, whose "
         "stride is in the first 1x1."
@@ -293,9 +293,9 @@ RESNET_152 = Network(
     ),
 )
 
-RES2NEXT_50 = Network(
+RES2NEXT_50 = NetworkSpec(
     name="Res2NeXt50",
-    evidence=(
+    provenance=(
         "Published definition: Res2Net's code, base width 4, 8 groups, 4 "
         "scales. It has 24.67 million parameters; the published 24.27 is the "
         "number in the Res2Net paper."

@@ -58,7 +58,7 @@ def spec(layer, **fixed):
 conv = spec(layers.ConvNormAct)
 preactivated = spec(layers.ConvNormAct, preactivation=True, activation="relu")
 norm_act = spec(layers.NormAct)
-chain = spec(layers.Chain)
+sequential = spec(layers.SequentialBlock)
 parallel = spec(layers.Parallel)
 csp = spec(layers.CSPStage)
 dense_block = spec(layers.DenseBlock)
@@ -89,24 +89,24 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class NetworkSpec:
     """One network.
 
     `head` follows the last stage and belongs to the features; `pre_logits`
     follows the global pooling and belongs to the classifier. `cfg` names the
-    authors' Darknet file that defines the network, `pretrained` the row of
-    the network that has its published ImageNet weights, where that differs.
+    authors' Darknet file that defines the network, `pretrained` its near
+    relative with published ImageNet weights, which are not this network's.
     """
 
     name: str
     stem: tuple
     stages: tuple
-    evidence: str
+    provenance: str
     input_size: int = 224
     head: tuple = ()
     pre_logits: tuple = ()
     cfg: str | None = None
-    pretrained: "Network | None" = None
+    pretrained: "NetworkSpec | None" = None
 
     def layers(self):
         """The layers of the features, in order, by name."""

@@ -9,7 +9,7 @@ transition after the fusion alone, and SiLU.
 
 from keras_csp.models.builder import factory
 from keras_csp.models.spec import (
-    Network,
+    NetworkSpec,
     Stage,
     average_pool,
     conv,
@@ -20,7 +20,7 @@ from keras_csp.models.spec import (
 )
 
 _LEAKY = "torch_leaky"
-_EVIDENCE = "Exact: timm's models/cspnet.py, {}."
+_PROVENANCE = "Exact: timm's models/cspnet.py, {}."
 
 
 def _dark_block(inner, outer, activation=_LEAKY):
@@ -64,9 +64,9 @@ _RESNET_STEM = (
     padded_max_pool(3, 2, border=1),
 )
 
-CSP_RESNET_50_TIMM = Network(
+CSP_RESNET_50_TIMM = NetworkSpec(
     name="CSPResNet50Timm",
-    evidence=_EVIDENCE.format("cspresnet50"),
+    provenance=_PROVENANCE.format("cspresnet50"),
     input_size=256,
     stem=_RESNET_STEM,
     stages=(
@@ -77,9 +77,9 @@ CSP_RESNET_50_TIMM = Network(
     ),
 )
 
-CSP_RESNEXT_50_TIMM = Network(
+CSP_RESNEXT_50_TIMM = NetworkSpec(
     name="CSPResNeXt50Timm",
-    evidence=_EVIDENCE.format("cspresnext50"),
+    provenance=_PROVENANCE.format("cspresnext50"),
     input_size=256,
     stem=_RESNET_STEM,
     stages=(
@@ -98,9 +98,9 @@ CSP_RESNEXT_50_TIMM = Network(
 
 _DARKNET_STEM = (conv(32, 3, activation=_LEAKY),)
 
-CSP_DARKNET_53_TIMM = Network(
+CSP_DARKNET_53_TIMM = NetworkSpec(
     name="CSPDarkNet53Timm",
-    evidence=_EVIDENCE.format("cspdarknet53"),
+    provenance=_PROVENANCE.format("cspdarknet53"),
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -112,9 +112,9 @@ CSP_DARKNET_53_TIMM = Network(
     ),
 )
 
-DARKNET_53_TIMM = Network(
+DARKNET_53_TIMM = NetworkSpec(
     name="DarkNet53Timm",
-    evidence=_EVIDENCE.format("darknet53"),
+    provenance=_PROVENANCE.format("darknet53"),
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -135,9 +135,9 @@ def _averaging_down(filters):
     )
 
 
-DARKNET_AA_53 = Network(
+DARKNET_AA_53 = NetworkSpec(
     name="DarkNetAA53",
-    evidence=_EVIDENCE.format("darknetaa53"),
+    provenance=_PROVENANCE.format("darknetaa53"),
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -175,9 +175,9 @@ def _cs3(name, timm, stem, widths, depths, edges=_NONE, squeezed=_NONE):
         squeezed: reduced width of squeeze and excitation, for each stage.
     """
     inputs = (stem[-1].arguments["filters"], *widths)
-    return Network(
+    return NetworkSpec(
         name=name,
-        evidence=_EVIDENCE.format(timm),
+        provenance=_PROVENANCE.format(timm),
         input_size=256,
         stem=stem,
         stages=tuple(

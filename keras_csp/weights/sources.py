@@ -12,6 +12,7 @@ from keras_csp import darknet
 from keras_csp._registry import get_factory
 from keras_csp.weights import hub, keras_files, timm
 from keras_csp.weights.catalog import find_record, record_of, records
+from keras_csp.weights.imagenet import darknet_classes, imagenet_classes
 
 PUBLISHED_CLASSES = 1000
 TIMM_FILE = "model.safetensors"
@@ -44,6 +45,10 @@ class Source:
         """Fills `model`; the paths of the variables left as they were."""
         raise NotImplementedError
 
+    def class_names(self):
+        """Names of the classes of the weights' classifier, None if unknown."""
+        return None
+
 
 class TimmSource(Source):
     """A checkpoint of timm's, from a local file or from the hub.
@@ -74,6 +79,12 @@ class TimmSource(Source):
 
     def load(self, model):
         return timm.load(model, self.path, self.record)
+
+    def class_names(self):
+        """ImageNet's, where the file has as many classes."""
+        if timm.classes_of(self.path, self.record) != PUBLISHED_CLASSES:
+            return None
+        return tuple(imagenet_classes().values())
 
 
 def _local_safetensors(source):
@@ -117,6 +128,9 @@ class _DarknetSource(Source):
     def complete(self):
         return not darknet.is_backbone(self.path)
 
+    def class_names(self):
+        return tuple(darknet_classes().values())
+
     def load(self, model):
         try:
             return darknet.load_weights(model, self.path)
@@ -126,33 +140,37 @@ class _DarknetSource(Source):
             return darknet.load_weights(model, self.path, classifier=False)
 
 
-def choose(row, weights):
-    """The row to build and the source of its weights (None: random).
+def choose(network, weights):
+    """The source of a network's weights; None for random ones.
 
-    "imagenet" builds `row.pretrained`, where the published weights belong to
-    another network than `row`.
+    Args:
+        network: a `models.spec.NetworkSpec`.
+        weights: as a factory takes it.
 
     Raises:
         ValueError: weights that no network, or not this one, can take.
     """
     if weights is None or isinstance(weights, Source):
-        return row, weights
+        return weights
     if not isinstance(weights, (str, os.PathLike)):
         raise ValueError(
             f"`weights` must be {_KINDS}. Received: weights={weights!r}"
         )
     weights = os.fspath(weights)
     if weights == "imagenet":
-        return _pretrained(row)
+        return _published(network)
     _refuse_pickles(weights)
     if re.fullmatch(r"hf://[^/]+/[^/]+", weights):
-        return row, _KerasHubSource(weights.removeprefix("hf://"))
+        return _KerasHubSource(weights.removeprefix("hf://"))
     kinds = (
         (weights.endswith(_KERAS_FILES), lambda: _KerasSource(weights)),
-        (weights.endswith(".safetensors"), lambda: _timm_file(row, weights)),
+        (
+            weights.endswith(".safetensors"),
+            lambda: _timm_file(network, weights),
+        ),
         (
             weights.endswith(".weights") or darknet.is_backbone(weights),
-            lambda: _darknet_file(row, weights),
+            lambda: _darknet_file(network, weights),
         ),
     )
     make = next((make for matches, make in kinds if matches), None)
@@ -164,11 +182,11 @@ def choose(row, weights):
         raise ValueError(
             f"`weights` names no file. Received: weights={weights!r}"
         )
-    return row, make()
+    return make()
 
 
 def load(source, model):
-    """Fills `model`; what stays at its initial value is logged."""
+    """Fills `model`; what stays at its initial value is logged and returned."""
     left = source.load(model)
     if left:
         logging.getLogger("keras_csp").warning(
@@ -177,55 +195,66 @@ def load(source, model):
             model.name,
             ", ".join(left),
         )
+    return left
 
 
-def _pretrained(row):
-    row = row.pretrained or row
-    record = record_of(row.name)
-    if record is None:
+def _published(network):
+    record = record_of(network.name)
+    if record is not None:
+        return TimmSource(record)
+    received = f"Received: weights='imagenet' for {network.name}"
+    if network.pretrained:
+        other = network.pretrained.name
         raise ValueError(
-            f'{row.name} has no published weights: weights="imagenet" is not '
-            "available. Networks that have them: "
-            + ", ".join(r.network for r in records())
-            + f". Received: weights='imagenet' for {row.name}"
+            f"{network.name} has no published weights of its own: timm's "
+            f"belong to keras_csp.{other}, a network that differs in its "
+            f"activations or stages. Use keras_csp.{other}("
+            "weights='imagenet'), or give the path of the authors' Darknet "
+            f".weights file. {received}"
         )
-    return row, TimmSource(record)
+    raise ValueError(
+        f'{network.name} has no published weights: weights="imagenet" is not '
+        "available. Networks that have them: "
+        + ", ".join(r.network for r in records())
+        + f". {received}"
+    )
 
 
-def _timm_file(row, path):
-    record = record_of(row.name)
+def _timm_file(network, path):
+    record = record_of(network.name)
     if record is not None:
         return TimmSource(record, path)
-    twin = row.pretrained and row.pretrained.name
+    twin = network.pretrained and network.pretrained.name
     raise ValueError(
-        f"A .safetensors file holds a network of timm's, and {row.name} is "
+        f"A .safetensors file holds a network of timm's, and {network.name} is "
         "none of them"
         + (f": its twin there is {twin}. " if twin else ". ")
         + f"Use keras_csp.{twin or '<its network>'}(weights={path!r}) or "
         "keras_csp.weights.load_timm. Received: "
-        f"weights={path!r} for {row.name}"
+        f"weights={path!r} for {network.name}"
     )
 
 
-def _darknet_file(row, path):
+def _darknet_file(network, path):
     name = os.path.basename(path).lower()
     other = [word for word in _OTHER_ACTIVATIONS if word in name]
-    if row.cfg is not None and not other:
+    if network.cfg is not None and not other:
         return _DarknetSource(path)
-    if row.cfg is not None:
+    if network.cfg is not None:
         raise ValueError(
-            f"By its name this file is of a network with another activation "
-            f"than {row.name} (cfg/{row.cfg}.cfg): the authors' omega networks "
-            "have Mish. The file cannot tell. Use keras_csp.darknet.load(cfg, "
-            f"weights) with its own cfg file. Received: weights={path!r}"
+            "By its name, this file belongs to a network with another "
+            f"activation than {network.name} (cfg/{network.cfg}.cfg): the "
+            "authors' omega networks have Mish. The file cannot tell. Use "
+            "keras_csp.darknet.load(cfg, weights) with its own cfg file. "
+            f"Received: weights={path!r}"
         )
-    twin = row.name.removesuffix("Timm")
+    twin = network.name.removesuffix("Timm")
     raise ValueError(
-        f"A Darknet file fits the network of its cfg file, and {row.name} has "
-        "none by the authors"
-        + (f": its twin there is {twin}. " if twin != row.name else ". ")
+        f"A Darknet file fits the network of its cfg file, and {network.name} "
+        "has none by the authors"
+        + (f": its twin there is {twin}. " if twin != network.name else ". ")
         + "Use keras_csp.darknet.load(cfg, weights). "
-        f"Received: weights={path!r} for {row.name}"
+        f"Received: weights={path!r} for {network.name}"
     )
 
 

@@ -13,7 +13,14 @@ from keras_csp import darknet
 from keras_csp.darknet import weights as weights_module
 from keras_csp.layers import ConvNormAct
 from keras_csp.models.builder import build_network
-from keras_csp.models.spec import Network, Stage, conv, csp, max_pool, residual
+from keras_csp.models.spec import (
+    NetworkSpec,
+    Stage,
+    conv,
+    csp,
+    max_pool,
+    residual,
+)
 
 CFG = """
 [net]
@@ -263,9 +270,9 @@ def test_a_classifier_that_is_not_loaded_must_be_finite(folder, weights):
     refused(model_of(folder), path, words, classifier=False)
 
 
-NETWORK = Network(
+NETWORK = NetworkSpec(
     name="SmallDarknet",
-    evidence="For tests.",
+    provenance="For tests.",
     stem=(conv(8, 3, 2), max_pool(2)),
     stages=(
         Stage(

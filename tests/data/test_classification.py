@@ -18,6 +18,7 @@ from keras_csp.data import (
     load_classification,
     ten_crops,
 )
+from keras_csp.layers import ImageSpec
 
 NAMES = ("dark", "light")
 PLAIN = ClassificationAugmentation(
@@ -461,7 +462,7 @@ def test_evaluation_is_the_centre_in_order(rng):
     dataset = encoded([png(image) for image in images], [0, 1, 1, 0, 1])
     data = ClassificationData.from_dataset(dataset, NAMES)
     for crop in (1.0, 0.8):
-        batches = numpy_of(data.evaluation(2, 16, crop))
+        batches = numpy_of(data.evaluation(2, ImageSpec(16, crop=crop)))
         assert [len(batch) for batch, _labels in batches] == [2, 2, 1]
         found = np.concatenate([batch for batch, _labels in batches])
         assert found.dtype == batches[0][1].dtype == "float32"
@@ -721,7 +722,7 @@ def _no_such_set(_path):
         (_one_class, "dark is not a folder with one folder"),
         (_wrapped, "has one class, 'only'"),
         (_two_images, "cannot be divided into two parts"),
-        (_no_such_set, "'no_such_set' cannot be had"),
+        (_no_such_set, "'no_such_set' could not be loaded"),
     ],
 )
 def test_bad_sources_are_one_line(folder, prepare, message):
@@ -769,8 +770,8 @@ def test_bad_arguments(arguments, received):
         ("training", (16, 8, None, 0, True), "batch_size=16, drop_remainder"),
         ("evaluation", (True, 8), "batch_size=True"),
         ("evaluation", (2, -8), "size=-8"),
-        ("evaluation", (2, 8, 0), "crop=0"),
-        ("evaluation", (2, 8, 1.1), r"crop=1\.1"),
+        ("evaluation", (2, ImageSpec()), "ImageSpec.size=None"),
+        ("training", (2, (8, 16)), r"size=\(8, 16\)"),
         ("ten_crop", (2, "8"), "size='8'"),
         ("ten_crop", (2, 8, 0), "shift=0"),
         ("first", (0,), "number=0"),

@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 
+import keras
 import numpy as np
 import PIL.Image
 import pytest
@@ -12,6 +13,7 @@ import tensorflow as tf
 from keras_csp.data import DetectionAugmentation, DetectionData, load_detection
 from keras_csp.data.resizing import letterbox
 from keras_csp.data.sources import tfds as module
+from keras_csp.layers import ImageSpec, Preprocessing
 
 # File, size, kind, and boxes as (x, y, w, h, category, crowd).
 IMAGES = (
@@ -188,7 +190,8 @@ def test_evaluation_batches(json_path):
             assert targets["image_id"][i] == original["image_id"]
             boxes = targets["original_boxes"][i, :count]
             np.testing.assert_array_equal(boxes, original["boxes"])
-            scale, left, top = targets["letterbox"][i]
+            scale, other, left, top = targets["view"][i]
+            assert scale == other
             height, width, _channels = original["image"].shape
             np.testing.assert_allclose(scale, 96 / max(height, width))
             bars = (96 - width * scale) // 2, (96 - height * scale) // 2
@@ -200,7 +203,7 @@ def test_evaluation_batches(json_path):
             )
     assert targets["image_id"].dtype == "int64"
     assert targets["crowd"].dtype == "bool"
-    assert targets["letterbox"].dtype == "float32"
+    assert targets["view"].dtype == "float32"
 
 
 def test_an_image_without_objects_has_one_padded_box(json_path):
@@ -220,7 +223,7 @@ def test_an_image_without_objects_has_one_padded_box(json_path):
 
 def test_several_sizes(json_path):
     dataset = load_detection(json_path).training(
-        2, (32, 64, 96), repeat=True, seed=1
+        2, repeat=True, seed=1, sizes=(32, 64, 96)
     )
     sides = []
     for images, targets in dataset.take(40).as_numpy_iterator():
@@ -230,6 +233,42 @@ def test_several_sizes(json_path):
     counts = [sides.count(side) for side in (32, 64, 96)]
     assert sum(counts) == 40 and min(counts) >= 5
     assert len({tuple(sides[i : i + 3]) for i in range(0, 38)}) > 8
+
+
+def test_images_need_not_be_square(json_path):
+    """Stretched, as Darknet's detectors of 320 x 256 want them."""
+    data = load_detection(json_path)
+    spec = ImageSpec((64, 96), resize="stretch")
+    for dataset in (
+        data.evaluation(5, spec),
+        data.training(5, spec, DetectionAugmentation.none()),
+    ):
+        ((images, targets),) = numpy_of(dataset)
+        assert images.shape == (5, 64, 96, 3)
+        assert targets["boxes"][..., 2].max() > 64
+        assert targets["boxes"][..., 3].max() <= 64
+    one = next(iter(numpy_of(data.evaluation(1, spec))))
+    original = next(iter(numpy_of(data.examples())))
+    height, width, _ = original["image"].shape
+    scale = np.tile([96 / width, 64 / height], 2)
+    np.testing.assert_allclose(
+        one[1]["boxes"][0], original["boxes"] * scale, rtol=1e-5
+    )
+
+
+def test_a_model_says_what_its_images_are(json_path):
+    """Its size, its resizing, and whether they are grey."""
+    image = keras.Input((64, 96, 1))
+    spec = ImageSpec(resize="stretch")
+    model = keras.Model(image, Preprocessing(spec)(image))
+    data = load_detection(json_path)
+    ((images, targets), *_) = numpy_of(data.evaluation(2, model))
+    assert images.shape == (2, 64, 96, 1)
+    assert targets["view"][0, 2:].tolist() == [0, 0]
+    ((images, _), *_) = numpy_of(data.training(2, model))
+    assert images.shape == (2, 64, 96, 1)
+    ((images, _), *_) = numpy_of(data.training(2, model, sizes=((32, 64),)))
+    assert images.shape == (2, 32, 64, 1)
 
 
 def test_boxes_scale_with_the_size(json_path):
@@ -246,7 +285,7 @@ def test_a_seed_is_an_epoch(json_path):
     data = load_detection(json_path)
 
     def training(seed, augmentation):
-        return data.training(2, (32, 64), augmentation, seed)
+        return data.training(2, 32, augmentation, seed, sizes=(32, 64))
 
     mosaics = DetectionAugmentation(mosaic=0.5)
     dataset = training(3, mosaics)
@@ -386,12 +425,13 @@ def test_readable_images_need_no_python(json_path, monkeypatch):
 @pytest.mark.parametrize(
     ("method", "arguments", "message"),
     [
-        ("training", (2, (416, 400)), r"Received: sizes=\(416, 400\)"),
-        ("training", (2, ()), r"Received: sizes=\(\)"),
-        ("training", (2, (416.0,)), r"Received: sizes=\(416\.0,\)"),
+        ("training", (2, (416, 400)), r"Received: spec=\(416, 400\)"),
+        ("training", (2, (32, 32, 64)), r"Received: spec=\(32, 32, 64\)"),
+        ("training", (2, (416.0,)), r"Received: spec=\(416\.0,\)"),
+        ("training", (2, ImageSpec()), "The images need a size"),
         ("training", (0,), "Received: batch_size=0"),
         ("training", (2, 32, "none"), "Received: augmentation='none'"),
-        ("evaluation", (2, 100), r"Received: size=\(100,\)"),
+        ("evaluation", (2, 100), r"Received: spec=100"),
         ("evaluation", ("2",), "Received: batch_size='2'"),
         ("first", (0,), "Received: number=0"),
     ],
@@ -563,9 +603,10 @@ def test_tfds_crowd_difficult_and_area(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("tfds:no_such_set",), "'no_such_set' cannot be had"),
+        (("tfds:no_such_set",), "'no_such_set' could not be loaded"),
         (("tfds:bccd", None, "dev"), "'bccd' has no split 'dev', only .*train"),
-        (("tfds:bccd", "images"), "Received: images='images'"),
+        (("tfds:bccd", "images"), "`images` is not an option of tfds: sources"),
+        (("tfds:bccd:train", None, "test"), "A split is given twice"),
     ],
 )
 def test_tfds_errors(shared_data, arguments, message):

@@ -14,6 +14,7 @@ from keras_csp.data.detection_augmentation import (
     jittered,
 )
 from keras_csp.data.resizing import letterbox, placed
+from keras_csp.layers import ImageSpec
 
 BLUE = (0, 0, 255)
 # Each as far from blue as from its mixtures with it.
@@ -28,9 +29,13 @@ def drawn(height, width, box, label=0):
     return image, np.float32([box]), np.int32([label])
 
 
+LETTERBOX = ImageSpec(resize="letterbox")
+
+
 def view_of(augmentation, example, seed=0, size=96, partners=None):
     seed = tf.constant([1, seed], tf.int64)
-    result = augmented(augmentation, example, size, seed, partners)
+    sizes = (size, size)
+    result = augmented(augmentation, example, LETTERBOX, sizes, seed, partners)
     return [np.asarray(part) for part in result]
 
 
@@ -190,7 +195,12 @@ def test_flips_and_mosaics_are_as_frequent_as_asked():
     ):
         views = seeds.map(
             lambda seed, augmentation=augmentation: augmented(
-                augmentation, example, 32, [0, seed], lambda: [example] * 3
+                augmentation,
+                example,
+                LETTERBOX,
+                (32, 32),
+                [0, seed],
+                lambda: [example] * 3,
             )[1]
         )
         boxes = list(views.as_numpy_iterator())
@@ -312,7 +322,9 @@ def test_colours_are_those_of_hsv():
     )
     before = colorsys.rgb_to_hsv(*np.divide(colour, 255))
     views = tf.data.Dataset.range(200).map(
-        lambda seed: augmented(augmentation, example, 32, [0, seed])[0]
+        lambda seed: augmented(
+            augmentation, example, LETTERBOX, (32, 32), [0, seed], None
+        )[0]
     )
     changes = []
     for pixels in views.as_numpy_iterator():
@@ -363,7 +375,7 @@ def test_a_seed_is_a_view():
         {"flip": True},
         {"vertical_flip": "yes"},
         {"hue": 0.6},
-        {"saturation": 0.5},
+        {"saturation": 0},
         {"brightness": float("nan")},
         {"mosaic": 2},
         {"rotate90": 1},

@@ -96,7 +96,7 @@ class Coco:
         }
         if letterbox:
             row["original_boxes"] = boxes
-            row["letterbox"] = _letterbox(image)
+            row["view"] = _view(image)
             row["boxes"] = _into(boxes, image)
         return row
 
@@ -119,16 +119,17 @@ def _corners(boxes):
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-def _letterbox(image):
-    """(scale, left, top), the image centred in the square."""
+def _view(image):
+    """(scale_x, scale_y, left, top), the image centred in the square."""
     scale = SIDE / max(image["width"], image["height"])
     left = (SIDE - image["width"] * scale) / 2
-    return np.array([scale, left, (SIDE - image["height"] * scale) / 2])
+    top = (SIDE - image["height"] * scale) / 2
+    return np.array([scale, scale, left, top])
 
 
 def _into(boxes, image):
-    scale, left, top = _letterbox(image)
-    return boxes * scale + [left, top, left, top]
+    view = _view(image)
+    return boxes * np.tile(view[:2], 2) + np.tile(view[2:], 2)
 
 
 def _stacked(rows, **padding):
@@ -136,7 +137,7 @@ def _stacked(rows, **padding):
     batch = {}
     for key in rows[0]:
         values = [row[key] for row in rows]
-        if values[0].ndim and key != "letterbox":
+        if values[0].ndim and key != "view":
             most = max(1, *map(len, values))
             values = [
                 np.concatenate(
@@ -296,5 +297,5 @@ def test_without_pycocotools(monkeypatch):
 def test_original_boxes():
     boxes = np.array([[8.0, 52, 108, 202]])
     assert original_boxes(boxes, None) is boxes
-    original = original_boxes(boxes, np.array([0.5, 8, 52]))
-    np.testing.assert_array_equal(original, [[0, 0, 200, 300]])
+    original = original_boxes(boxes, np.array([0.5, 0.25, 8, 52]))
+    np.testing.assert_array_equal(original, [[0, 0, 200, 600]])

@@ -100,7 +100,7 @@ def test_a_reduced_row_is_the_same_network_with_less_width(row, by):
         divided = channels if layer is whole[-1] else channels // by
         assert other.output_shape == (*sides, divided)
     assert small.name == f"{row.name}_reduced{by}"
-    assert small.evidence.startswith(f"Reduced: {row.name}, ")
+    assert small.provenance.startswith(f"Reduced: {row.name}, ")
     assert small.pretrained is None and small.cfg is None
     assert "reduced" not in row.name
 

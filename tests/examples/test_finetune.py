@@ -18,16 +18,16 @@ from support import EXAMPLES, load_example, randomize
 import keras_csp
 from keras_csp.data import load_classification
 from keras_csp.models.builder import build_network
-from keras_csp.models.spec import Network, Stage, conv, csp, max_pool
+from keras_csp.models.spec import NetworkSpec, Stage, conv, csp, max_pool
 
 SCRIPT = EXAMPLES / "finetune.py"
 # As CSPPeleeNet, it has a layer between the pooling and the classifier.
 NAME = "Small"
 FACTORY = functools.partial(
     build_network,
-    Network(
+    NetworkSpec(
         name=NAME,
-        evidence="A small network for tests.",
+        provenance="A small network for tests.",
         stem=(conv(8, 3, 2), max_pool(2)),
         stages=(
             Stage(blocks=(conv(8, 3),)),

@@ -35,7 +35,7 @@ def test_short_run(quickstart, monkeypatch, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "1437 training and 360 test images of 10 classes" in out
     assert "reloaded in a new process" in out
-    assert "agreement 100%" in out
+    assert "match rate 100%" in out
     assert re.search(r"test accuracy: [\d.]+ %", out)
 
 

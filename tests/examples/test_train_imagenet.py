@@ -20,13 +20,13 @@ from support import EXAMPLES, load_example
 import keras_csp
 from keras_csp.data import load_classification
 from keras_csp.models.builder import build_network
-from keras_csp.models.spec import Network, Stage, conv, csp, residual
+from keras_csp.models.spec import NetworkSpec, Stage, conv, csp, residual
 from keras_csp.training.recipes import get_recipe
 
 EXAMPLE = EXAMPLES / "train_imagenet.py"
-TINY = Network(
+TINY = NetworkSpec(
     name="Tiny",
-    evidence="A network that is traced in a second.",
+    provenance="A network that is traced in a second.",
     input_size=32,
     stem=(conv(8, 3, 4),),
     stages=(Stage(blocks=(csp((residual((conv(8, 3),)),)),)),),

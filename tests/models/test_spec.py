@@ -6,7 +6,7 @@ import pytest
 from support import SMALL
 
 from keras_csp.layers import ConvNormAct
-from keras_csp.models.spec import Network, Spec, conv, csp, residual
+from keras_csp.models.spec import NetworkSpec, Spec, conv, csp, residual
 
 
 def test_a_spec_makes_a_new_layer_each_time():
@@ -42,7 +42,7 @@ def test_rows_hold_data_only():
 
     for module in (darknet, densenet, hardnet, resnet):
         for row in vars(module).values():
-            if isinstance(row, Network):
+            if isinstance(row, NetworkSpec):
                 _check_data(dataclasses.astuple(row))
 
 

@@ -124,9 +124,9 @@ FAULTS = {
     "unknown class": (_annotation("category_id", 5), 3, "no category of id 5"),
     "no class": (_annotation("category_id", None), 3, "category of id None"),
     "repeated box": (_annotation("id", 1), 1, "id 1 is used twice"),
-    "box without id": (_annotation("id", None), "?", "no integer: None"),
+    "box without id": (_annotation("id", None), "?", "not an integer: None"),
     "repeated image": (_image("id", 7), None, "image id 7 is used twice"),
-    "image without id": (_image("id", None), None, "no integer: None"),
+    "image without id": (_image("id", None), None, "not an integer: None"),
     "missing file": (_image("file_name", "d.jpg"), None, r"missing: .*d\.jpg"),
     "no file name": (_image("file_name", None), None, "`file_name` is None"),
     "no width": (_image("width", None), None, "`width` is None"),
@@ -203,11 +203,11 @@ def test_a_pixel_over_the_edge_is_rounding(written):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no readable JSON: "),
+        ("{", "is not valid JSON: "),
         ("[1]", "it holds a list, not an object"),
-        ({"images": []}, "`annotations` is missing or no list"),
-        ({**coco(), "images": {}}, "`images` is missing or no list"),
-        ({**coco(), "annotations": [1]}, "`annotations` is missing or no list"),
+        ({"images": []}, "`annotations` must be a list"),
+        ({**coco(), "images": {}}, "`images` must be a list"),
+        ({**coco(), "annotations": [1]}, "`annotations` must be a list"),
         ({**coco(), "categories": []}, "has no categories"),
         ({**coco(), "categories": [{"id": 1}]}, "an integer `id` and a `name`"),
         (
@@ -225,7 +225,7 @@ def test_what_is_not_cocos_format(written, content, message):
 
 
 def test_no_json_at_all(tmp_path):
-    with pytest.raises(ValueError, match=r"none\.json is no readable JSON"):
+    with pytest.raises(ValueError, match=r"none\.json is not valid JSON"):
         load_detection(tmp_path / "none.json")
 
 
@@ -251,7 +251,7 @@ def test_where_the_images_are(written, tmp_path):
     ("arguments", "message"),
     [
         ({"on_error": "ignore"}, "Received: on_error='ignore'"),
-        ({"split": "val"}, "Received: split='val'"),
+        ({"split": "val"}, "split='val'"),
         ({"data_dir": "x"}, "data_dir='x'"),
     ],
 )

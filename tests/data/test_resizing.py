@@ -1,0 +1,144 @@
+"""Images in a network's size against Pillow, OpenCV and arithmetic."""
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_csp
+from keras_csp.data import fit_image, letterbox
+from keras_csp.data.resizing import as_spec, in_channels
+from keras_csp.layers import ImageSpec
+
+PILLOW = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+def smooth(rng, height, width, channels=3):
+    """Of some structure at every scale, as photographs are."""
+    coarse = rng.integers(0, 256, (5, 7, channels), "uint8")
+    image = Image.fromarray(coarse.squeeze()).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    noise = rng.integers(-20, 21, (height, width, channels))
+    pixels = np.asarray(image).reshape(height, width, channels) + noise
+    return np.clip(pixels, 0, 255).astype("uint8")
+
+
+def pillows(image, size, interpolation="bilinear", box=None):
+    """Resized in floating point, where Pillow rounds nothing."""
+    planes = [
+        Image.fromarray(plane.astype("float32")).resize(
+            size[::-1], PILLOW[interpolation], box=box
+        )
+        for plane in np.moveaxis(image, -1, 0)
+    ]
+    return np.clip(np.stack(planes, axis=-1), 0, 255)
+
+
+@pytest.mark.parametrize("interpolation", PILLOW)
+@pytest.mark.parametrize("shape", [(60, 100), (100, 60), (20, 34), (31, 17)])
+@pytest.mark.parametrize("size", [(32, 48), (40, 40)])
+def test_stretched_pixels_are_pillows(interpolation, shape, size, rng):
+    image = smooth(rng, *shape)
+    spec = ImageSpec(size, resize="stretch", interpolation=interpolation)
+    pixels, view = fit_image(image, spec)
+    expected = pillows(image, size, interpolation)
+    np.testing.assert_allclose(np.asarray(pixels) * 255, expected, atol=0.05)
+    scale_x, scale_y, left, top = np.asarray(view.numbers())
+    assert (left, top) == (0, 0)
+    np.testing.assert_allclose(
+        [scale_y, scale_x], np.array(size) / image.shape[:2], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("shape", [(60, 100), (100, 60), (20, 34)])
+def test_without_antialiasing_pixels_are_opencvs(shape, rng):
+    """As Darknet's detectors are fed, where they are read by OpenCV."""
+    cv2 = pytest.importorskip("cv2")
+    image = smooth(rng, *shape)
+    spec = ImageSpec((32, 48), resize="stretch", antialias=False)
+    pixels, _ = fit_image(image, spec)
+    expected = cv2.resize(image.astype("float32"), (48, 32))
+    np.testing.assert_allclose(np.asarray(pixels) * 255, expected, atol=0.02)
+    smoothed, _ = fit_image(image, spec.replace(antialias=True))
+    same = np.abs(np.asarray(pixels) - smoothed).max() < 1e-3
+    assert same == (shape == (20, 34))  # nothing is smoothed to enlarge it
+
+
+@pytest.mark.parametrize("shape", [(60, 100), (100, 60), (90, 30)])
+@pytest.mark.parametrize("crop", [1.0, 0.875])
+def test_a_crop_is_the_middle_of_the_shape_of_the_size(shape, crop, rng):
+    image = smooth(rng, *shape)
+    size = (32, 48)
+    pixels, view = fit_image(image, ImageSpec(size, crop=crop))
+    (box,) = np.asarray(view.original_boxes(np.float32([[0, 0, 48, 32]])))
+    # The largest rectangle of 2 to 3, and of it the fraction asked for; its
+    # corner is rounded to a whole pixel of the result.
+    scale = max(s / n for s, n in zip(size, shape)) / crop
+    middle = [(box[1] + box[3]) / 2, (box[0] + box[2]) / 2]
+    np.testing.assert_allclose(middle, np.array(shape) / 2, atol=1 / scale)
+    sides = [box[3] - box[1], box[2] - box[0]]
+    np.testing.assert_allclose(sides, np.array(size) / scale, rtol=1e-4)
+    assert box.min() > -1e-3 and box[2] < shape[1] + 1e-3
+    box = np.clip(box, 0, [shape[1], shape[0]] * 2).tolist()
+    expected = pillows(image, size, box=box)
+    # Pillow smooths a pixel's neighbours outside the box, too.
+    inner = np.s_[2:-2, 2:-2]
+    np.testing.assert_allclose(
+        np.asarray(pixels)[inner] * 255, expected[inner], atol=0.2
+    )
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "stretch", "crop"])
+def test_boxes_come_back(resize, rng):
+    image = smooth(rng, 60, 100)
+    _, view = fit_image(image, ImageSpec((32, 48), resize=resize))
+    boxes = rng.uniform(0, 60, (5, 4)).astype("float32")
+    there = view.boxes(boxes)
+    assert np.abs(np.asarray(there) - boxes).max() > 1
+    np.testing.assert_allclose(view.original_boxes(there), boxes, atol=1e-4)
+    scale_x, scale_y, left, top = np.asarray(view.numbers())
+    expected = boxes * np.tile([scale_x, scale_y], 2) + np.tile([left, top], 2)
+    np.testing.assert_allclose(there, expected, atol=1e-4)
+
+
+def test_a_letterbox_need_not_be_square(rng):
+    image = smooth(rng, 60, 100)
+    pixels, _ = letterbox(image, (32, 80))
+    bars = (np.asarray(pixels) == 0.5).all(axis=(0, 2))
+    assert pixels.shape == (32, 80, 3)
+    # 53.3 columns of image between bars.
+    assert bars.sum() in (26, 27) and not bars[30:50].any()
+
+
+def test_grey_is_luminance(rng):
+    """As Pillow makes it of a colour image."""
+    image = rng.integers(0, 256, (9, 7, 3), "uint8")
+    pixels = in_channels(image.astype("float32") / 255, 1)
+    expected = np.asarray(Image.fromarray(image).convert("L"))[..., None]
+    np.testing.assert_allclose(np.asarray(pixels) * 255, expected, atol=0.51)
+    again = np.asarray(in_channels(np.float32(pixels), 3))
+    assert again.shape == (9, 7, 3) and not np.ptp(again, axis=-1).any()
+    with pytest.raises(ValueError, match=r"3 channels cannot be given to .* 4"):
+        in_channels(again, 4)
+
+
+def test_what_says_the_size():
+    image = keras.Input((32, 48, 1))
+    x = keras_csp.layers.Preprocessing(ImageSpec(resize="stretch"))(image)
+    model = keras.Model(image, x)
+    spec, channels = as_spec(model, "crop")
+    assert (spec.size, spec.resize, channels) == ((32, 48), "stretch", 1)
+    assert as_spec(64, "crop")[0] == ImageSpec((64, 64), resize="crop")
+    assert as_spec((64,), "crop")[0].size == (64, 64)
+    assert as_spec((32, 64), "letterbox")[0].size == (32, 64)
+    assert as_spec(ImageSpec(8), "crop", size=(4, 2))[0].size == (4, 2)
+    with pytest.raises(ValueError, match="does not say what its images are"):
+        as_spec(keras.Model(image, keras.layers.Flatten()(image)), "crop")
+    opened = keras.Input((None, None, 3))
+    x = keras_csp.layers.Preprocessing(ImageSpec())(opened)
+    with pytest.raises(ValueError, match="need a size: the network takes any"):
+        as_spec(keras.Model(opened, x), "crop")
