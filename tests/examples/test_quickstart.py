@@ -1,13 +1,15 @@
 """examples/quickstart.py, as a newcomer runs it."""
 
+import functools
 import re
 import sys
 
 import keras
 import pytest
-from support import check_quickstart_outputs, load_example
+from support import SMALL, check_quickstart_outputs, load_example
 
 import keras_csp
+from keras_csp.models.builder import build_network
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +23,10 @@ def run(quickstart, monkeypatch, *arguments):
 
 
 def test_short_run(quickstart, monkeypatch, tmp_path, capsys):
-    run(
-        quickstart,
-        monkeypatch,
-        *("--model", "CSPDenseNetbReference", "--epochs", "1"),
-        *("--output", tmp_path / "out"),
-    )
+    factory = functools.partial(build_network, SMALL["SmallMobile"])
+    monkeypatch.setattr(keras_csp, "get_factory", lambda _name: factory)
+    out = tmp_path / "out"
+    run(quickstart, monkeypatch, "--epochs", "1", "--output", out)
     check_quickstart_outputs(tmp_path / "out")
     model = keras.saving.load_model(tmp_path / "out" / "model.keras")
     spec = keras_csp.image_spec(model)
