@@ -405,7 +405,7 @@ def test_two_devices_learn_as_one_does(smoked, tmp_path):
     log, whole = rows(tmp_path), rows(smoked[0])
     last, wanted = float(log[3]["val_loss"]), float(whole[3]["val_loss"])
     # Each normalises its own 32 images, not the 64: another training, seen 12 %
-    # away. tests/training/test_multi_device.py has what must be equal, step by step.
+    # away. tests/training/test_multi_device.py has what must be equal.
     assert last == pytest.approx(wanted, rel=0.2)
     ten = read_json(tmp_path / "results.json")["ten_crop"]
     assert ten["images"] == 360 and ten["accuracy"] > 0.75
