@@ -13,9 +13,9 @@ import time
 import ablation_study as ablation
 import keras
 import numpy as np
+from harness.machine import device_name
 from keras import ops
 
-from gpu_parts import device
 from gpu_parts.cifar import CLASSES
 from keras_csp import count
 from keras_csp._validation import check_choice
@@ -287,7 +287,7 @@ class Cell:
         return {
             "network": self.name,
             "seed": self.seed,
-            "device": device.name(),
+            "device": device_name(),
             "backend": keras.backend.backend(),
             "epochs": self.plan.epochs,
             "accuracy": f"{tested['accuracy']:.4f}",
