@@ -5,9 +5,9 @@ import json
 import keras
 import numpy as np
 import pytest
-from support import run_python
+from support import TESTS, run_python
 
-from keras_csp.training import devices
+from keras_csp.training.multi_device import make_strategy, shard_safe_batches
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="uses tf.distribute"
@@ -24,29 +24,40 @@ TWO_DEVICES = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import keras_csp, keras, numpy as np
-from keras_csp.training import devices
-from keras_csp.training import recipes
-strategy = devices.mirrored(2, batch_size=8)
+from keras_csp.training.multi_device import make_strategy, shard_safe_batches
+from keras_csp.training.recipes import get_recipe
+strategy = make_strategy(2, batch_size=8)
 import tensorflow as tf
-from support import SMALL, randomize
-from keras_csp.models.builder import build_network
+from support import randomize
+from keras_csp.layers import ConvNormAct
 
 EPOCHS, STEPS, BATCH = 2, 4, 8
-recipe = recipes.get_recipe("paper-classification", batch_size=BATCH)
+recipe = get_recipe(
+    "paper-classification",
+    batch_size=BATCH,
+    steps=EPOCHS * STEPS,
+    learning_rate=0.03,
+    ema=0.8,
+)
 rng = np.random.default_rng(0)
-x = rng.random((STEPS * BATCH, 64, 64, 3)).astype("float32")
+x = rng.random((STEPS * BATCH, 16, 16, 3)).astype("float32")
 y = np.eye(3, dtype="float32")[rng.integers(0, 3, len(x))]
 batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
 
 def make(frozen):
-    model = build_network(
-        SMALL["SmallCSPResNeXt"], input_shape=(64, 64, 3), classes=3
-    )
+    y = image = keras.Input((16, 16, 3))
+    for name in ("a", "b"):
+        y = ConvNormAct(8, 3, 2, name=name)(y)
+    y = keras.layers.GlobalAveragePooling2D(name="pool")(y)
+    y = keras.layers.Dense(3, activation="softmax", name="predictions")(y)
+    model = keras.Model(image, y)
     randomize(model)
-    phase = recipes.Phase("all", 1, 1, batch_normalization=not frozen)
-    phase.apply(model)
-    optimizer = recipe.optimizer(EPOCHS * STEPS, ema=0.8, rate=0.1)
-    model.compile(optimizer, recipe.loss(), jit_compile=False)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = not frozen
+    model.compile(
+        recipe.make_optimizer(), recipe.make_loss(), jit_compile=False
+    )
     return model
 
 def fit(model):
@@ -70,7 +81,8 @@ def halves(model):
             for variable, value in zip(statistics, kept[half]):
                 variable.assign(value)
             with tf.GradientTape() as tape:
-                loss = recipe.loss()(y[part], model(x[part], training=True))
+                predicted = model(x[part], training=True)
+                loss = recipe.make_loss()(y[part], predicted)
             gradients.append(tape.gradient(loss, [w.value for w in weights]))
             kept[half] = [v.numpy() for v in statistics]
             losses.append(float(loss))
@@ -105,7 +117,7 @@ found["frozen_apart"] = apart(everything(two), everything(one))
 found["moved"] = apart(values(one.variables), before)
 
 one = make(frozen=False)
-found["whole"] = float(recipe.loss()(y[:8], one(x[:8], training=True)))
+found["whole"] = float(recipe.make_loss()(y[:8], one(x[:8], training=True)))
 randomize(one)
 found["own_one"], found["halves"] = halves(one)
 with strategy.scope():
@@ -114,16 +126,16 @@ found["own_two"] = fit(two)
 found["own_apart"] = apart(everything(two), everything(one))
 
 with strategy.scope():
-    layers = [keras.Input((64, 64, 3)), keras.layers.Conv2D(3, 64)]
+    layers = [keras.Input((16, 16, 3)), keras.layers.Conv2D(3, 16)]
     tiny = keras.Sequential([*layers, keras.layers.Flatten()])
     tiny.compile(loss="mse", metrics=["mae"])
 for count in (7, 8, 9, 10, 11):
     data = tf.data.Dataset.from_tensor_slices((x[:count], y[:count]))
-    shared = devices.shared(data.batch(8), strategy)
-    lengths = [len(batch) for batch, _labels in shared]
+    batches_of_two = shard_safe_batches(data.batch(8), strategy)
+    lengths = [len(batch) for batch, _labels in batches_of_two]
     kept = sum(lengths)
     expected = np.abs(tiny(x[:kept]) - y[:kept]).mean()
-    error = abs(tiny.evaluate(shared, verbose=0)[1] - expected)
+    error = abs(tiny.evaluate(batches_of_two, verbose=0)[1] - expected)
     found[f"shared {count}"] = lengths
     found[f"error {count}"] = float(error)
 print(json.dumps(found))
@@ -132,9 +144,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def found():
-    from pathlib import Path
-
-    said = run_python(TWO_DEVICES, Path(__file__).parent)
+    said = run_python(TWO_DEVICES, TESTS)
 
     return json.loads(said.splitlines()[-1])
 
@@ -161,7 +171,7 @@ def test_the_halves_are_not_the_batch(found):
     assert abs(found["halves"] - found["whole"]) > 100 * TOLERANCE
 
 
-def test_what_cannot_be_shared_is_left_out(found):
+def test_images_that_cannot_be_divided_are_dropped(found):
     """Keras fails where a device has no image, or the first shares differ."""
     assert found["shared 7"] == [6]
     assert found["shared 8"] == found["shared 9"] == [8]
@@ -174,11 +184,11 @@ def test_one_device_needs_no_strategy():
     import tensorflow as tf
 
     for count in (None, 1):
-        strategy = devices.mirrored(count, batch_size=7, accumulation=3)
+        strategy = make_strategy(count, batch_size=7, accumulation=3)
         assert strategy.num_replicas_in_sync == 1
         assert strategy is tf.distribute.get_strategy()
     dataset = tf.data.Dataset.range(3).batch(2)
-    assert devices.shared(dataset, strategy) is dataset
+    assert shard_safe_batches(dataset, strategy) is dataset
 
 
 def test_mistakes(monkeypatch):
@@ -186,21 +196,23 @@ def test_mistakes(monkeypatch):
 
     tf.constant(1.0)  # TensorFlow's first operation, or a later one
     with pytest.raises(ValueError, match="before TensorFlow's first operation"):
-        devices.mirrored(2)
+        make_strategy(2)
     with pytest.raises(ValueError, match="multiple of the 3 devices") as caught:
-        devices.mirrored(3, batch_size=64)
+        make_strategy(3, batch_size=64)
     assert "Received: 64" in str(caught.value)
-    with pytest.raises(ValueError, match=r"on one device only\. Received: 4"):
-        devices.mirrored(2, batch_size=64, accumulation=4)
+    with pytest.raises(
+        ValueError, match=r"on one device only\. Received: accumulation=4"
+    ):
+        make_strategy(2, batch_size=64, accumulation=4)
     gpus = ["GPU:0", "GPU:1"]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
     with pytest.raises(ValueError, match=r"There are 2 GPUs\. Received: 3"):
-        devices.mirrored(3)
+        make_strategy(3)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(
         ValueError, match=r"TensorFlow backend\. Received: 'jax'"
     ):
-        devices.mirrored(2)
+        make_strategy(2)
 
 
 def test_all_gpus_are_used_unless_it_is_said(monkeypatch):
@@ -217,8 +229,8 @@ def test_all_gpus_are_used_unless_it_is_said(monkeypatch):
             tf.config, function, lambda kind: gpus if kind == "GPU" else []
         )
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda names: names)
-    assert devices.mirrored() == ["GPU:0", "GPU:1"]
-    assert devices.mirrored(2) == ["GPU:0", "GPU:1"]
-    assert devices.mirrored(1).num_replicas_in_sync == 1
+    assert make_strategy() == ["GPU:0", "GPU:1"]
+    assert make_strategy(2) == ["GPU:0", "GPU:1"]
+    assert make_strategy(1).num_replicas_in_sync == 1
     with pytest.raises(ValueError, match="multiple of the 2 devices"):
-        devices.mirrored(batch_size=7)
+        make_strategy(batch_size=7)

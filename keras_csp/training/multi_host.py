@@ -16,24 +16,23 @@ import zlib
 import keras
 import numpy as np
 
-from keras_csp.training import run as runs
+from keras_csp.training import run
 from keras_csp.training.checkpoint import TrainingState
 
-# How messages of JAX's runtime begin, whatever their Python type: no type of
-# its own says that a host was lost.
+# How messages of JAX's runtime begin. It has no exception type for a lost host.
 _STATUS = re.compile(r"[A-Z][A-Z_]+: ")
 
 
 @contextlib.contextmanager
 def cli_errors(program):
-    """As `runs.cli_errors`, and a lost host in one line, too.
+    """As `run.cli_errors`; a lost host is one line, too.
 
-    Once the hosts have joined it ends the process at once: on its way out JAX
-    would wait, up to five minutes, for hosts that are lost or that themselves
-    wait for this one.
+    Once the hosts have joined, an error ends the process at once: at a normal
+    exit JAX waits up to five minutes for hosts that are lost or that wait for
+    this one.
     """
     try:
-        with runs.cli_errors(program), _lost_hosts():
+        with run.cli_errors(program), _lost_hosts():
             yield
     except BaseException as error:
         if not _joined():
@@ -46,7 +45,7 @@ def cli_errors(program):
         sys.stderr.flush()
         if _is_first():
             # JAX ends the others as soon as host 0 is gone, even before they
-            # have said what was wrong.
+            # have printed their own error.
             time.sleep(2)
         os._exit(1)
 
@@ -60,8 +59,8 @@ def _lost_hosts():
             raise
         line = str(error).splitlines()[0][:200]
         raise ValueError(
-            "a host was lost, or JAX failed; the same command on every host "
-            f"goes on after the last whole epoch ({line})"
+            "a host was lost, or JAX failed; rerun the same command on every "
+            f"host to resume after the last complete epoch ({line})"
         ) from error
 
 
@@ -77,11 +76,11 @@ def _is_first():
 
 
 @contextlib.contextmanager
-def alone():
-    """In the block, what Keras makes is this host's own.
+def without_distribution():
+    """In the block, Keras creates variables on this host only.
 
-    A new variable otherwise is all hosts', and waits for each to make it;
-    saving makes some.
+    Otherwise a new variable belongs to all hosts and waits until each has
+    created it; saving a model creates some.
     """
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
@@ -91,8 +90,8 @@ def alone():
         keras.distribution.set_distribution(distribution)
 
 
-class _FirstHostsState(TrainingState):
-    """Written by host 0, read by all."""
+class _SharedTrainingState(TrainingState):
+    """Written by host 0, read by every host."""
 
     def __init__(self, folder, log, writes):
         super().__init__(folder, log=log if writes else None)
@@ -100,7 +99,7 @@ class _FirstHostsState(TrainingState):
 
     def on_epoch_end(self, epoch, logs=None):
         if self.writes:
-            with alone():
+            with without_distribution():
                 super().on_epoch_end(epoch, logs)
 
 
@@ -108,30 +107,30 @@ class Hosts:
     """All hosts of a training, and which of them this process is.
 
         hosts = Hosts(2, index, "10.0.0.1:9876")
-        hosts.join(batch_size=64)
+        hosts.join(recipe.batch_size)
         model = ...
-        model.fit(hosts.training(data, 64, size=32), ...)
+        model.fit(hosts.training(data, recipe, model), ...)
 
-    Every host runs the same program. After `join` the devices of all are one
-    `keras.distribution.DataParallel`: each host puts in its share of a batch,
-    and loss, gradients and the statistics of batch normalization are of the
-    whole batch.
+    Every host runs the same program. After `join` the devices of all hosts
+    form one `keras.distribution.DataParallel`: each host loads its part of a
+    batch, and loss, gradients and the statistics of batch normalization are
+    computed over the whole batch.
 
     Args:
-        count: of the hosts. Default 1; then nothing here needs a network.
-        index: of this one, 0 to `count` - 1. Default 0.
-        coordinator: "ADDRESS:PORT" of host 0, as the others reach it; of
-            several with commas between, as Keras takes them, the first.
+        count: number of hosts. Default 1, which needs no network.
+        index: of this host, 0 to `count` - 1. Default 0.
+        coordinator: "ADDRESS:PORT" of host 0, as the others reach it. Of a
+            list with commas, as Keras takes it, the first is used.
 
     Raises:
-        ValueError: an index or an address that cannot be.
+        ValueError: an index out of range or an invalid address.
     """
 
     def __init__(self, count=1, index=0, coordinator=None):
         if not 0 <= index < count:
             raise ValueError(
-                "The host's number must be from 0 to below the number of "
-                f"hosts. Received: host {index} of {count}"
+                "The host's index must be from 0 to below the number of hosts. "
+                f"Received: host {index} of {count}"
             )
         self.count = count
         self.index = index
@@ -150,23 +149,23 @@ class Hosts:
         return self.index == 0
 
     def join(self, batch_size):
-        """Waits for all hosts, then makes their devices one.
+        """Waits for all hosts, then connects their devices.
 
-        Call it before anything of Keras is made: a model, an optimizer. JAX
-        ends the process if a host is not there after five minutes.
+        Call it before a model or an optimizer is created. JAX ends the process
+        if a host is missing after five minutes.
 
         Args:
             batch_size: of all hosts together.
 
         Raises:
-            ValueError: another backend than JAX, a batch that the devices
-                cannot share evenly, or host 0's port is taken.
+            ValueError: another backend than JAX, a batch size that the number
+                of devices does not divide, or host 0's port is in use.
         """
         self._check_batch(batch_size, self.count, "hosts")
         if keras.backend.backend() != "jax":
             raise ValueError(
-                "Several hosts are for Keras' JAX backend: set KERAS_BACKEND "
-                f"to jax. Received: {keras.backend.backend()!r}"
+                "Several hosts need Keras' JAX backend: set KERAS_BACKEND to "
+                f"jax. Received: {keras.backend.backend()!r}"
             )
         import tensorflow as tf
 
@@ -176,13 +175,19 @@ class Hosts:
             self._initialize()
         devices = len(keras.distribution.list_devices())
         self._check_batch(batch_size, devices, "devices")
-        # The data are shares already: Keras must not share them out again.
+        # Each host loads its own part: Keras must not divide it again.
         keras.distribution.set_distribution(
             keras.distribution.DataParallel(auto_shard_dataset=False)
         )
 
-    def together(self, work):
-        """What `work()` returns, once it is done on every host.
+    def run_on_all_hosts(self, work):
+        """Calls `work` on every host, and waits until all have finished.
+
+        Args:
+            work: a function without arguments.
+
+        Returns:
+            What `work()` returned on this host.
 
         Raises:
             ValueError: on every host, if `work` failed on one of them.
@@ -196,14 +201,16 @@ class Hosts:
         if problem is not None:
             raise problem
         if failed.any():
-            raise ValueError(f"host {failed.argmax()} failed, see there")
+            raise ValueError(
+                f"host {failed.argmax()} failed; its own output says why"
+            )
         return result
 
-    def agree(self, values):
-        """Raises a ValueError on every host, unless all have the same values.
+    def assert_same(self, values):
+        """Raises a ValueError on every host unless all have the same values.
 
         Args:
-            values: dict of what JSON has, with the same keys on every host.
+            values: a dict of JSON values, with the same keys on every host.
         """
         codes = [
             zlib.crc32(json.dumps(value, sort_keys=True).encode())
@@ -215,14 +222,14 @@ class Hosts:
             host, place = np.argwhere(differs)[0]
             key = list(values)[place]
             raise ValueError(
-                f"host {host} has another `{key}` than host 0. Received: "
-                f"{key}={values[key]!r} on host {self.index}"
+                f"`{key}` of host {host} differs from that of host 0. "
+                f"Received: {key}={values[key]!r} on host {self.index}"
             )
 
-    def check_shared(self, folder):
-        """Makes a folder; ValueError unless all hosts see the same one."""
+    def check_shared_folder(self, folder):
+        """Creates a folder; ValueError unless all hosts see the same one."""
         name = int(self._gather(np.int32(secrets.randbits(31)))[0])
-        # A name that no host has looked for, and remembers as missing.
+        # A new name: a network file system may remember that one is missing.
         mark = pathlib.Path(folder) / f"part-{name:08x}"
 
         def write():
@@ -233,75 +240,81 @@ class Hosts:
         def look():
             if not mark.exists():
                 raise ValueError(
-                    f"{folder} is not the folder of host 0: it must be one "
-                    "that every host sees, as over NFS"
+                    f"{folder} is not the folder of host 0: it must be shared "
+                    "by all hosts, e.g. over NFS"
                 )
 
         try:
-            self.together(write)
-            self.together(look)
+            self.run_on_all_hosts(write)
+            self.run_on_all_hosts(look)
         finally:
             if self.first:
                 mark.unlink(missing_ok=True)
 
-    def training(self, data, batch_size, size, augmentation=None, seed=0):
-        """This host's share of every training batch, varied in its own way.
+    def training(self, data, recipe, model=None, seed=0):
+        """This host's part of every training batch, augmented in its own way.
 
-        Every host makes as many batches, whatever the size of its share.
+        Every host gets the same number of batches, whatever the number of its
+        images.
 
         Args:
             data: a `keras_csp.data.ClassificationData`, the same on all hosts.
-            batch_size: of all hosts together.
-            size, augmentation, seed: as of `data.training`.
+            recipe: a `ClassificationRecipe`; its `batch_size` is of all hosts
+                together.
+            model, seed: as of `recipe.training`.
         """
-        share = data.shard(self.count, self.index).training(
-            batch_size // self.count,
-            size,
-            augmentation,
-            seed * self.count + self.index,
-            drop_remainder=True,
+        part = recipe.replace(
+            batch_size=recipe.batch_size // self.count, drop_remainder=True
         )
-        return share.take(data.size // batch_size)
+        batches = part.training(
+            data.shard(self.count, self.index),
+            model,
+            seed * self.count + self.index,
+        )
+        return batches.take(data.size // recipe.batch_size)
 
-    def evaluation(self, data, batch_size, size):
-        """This host's share of the test images, each once, with weights.
+    def evaluation(self, data, recipe, model=None):
+        """This host's part of the test images, each once, with weights.
 
-        Every host makes as many batches of the same size. What a host lacks
-        is filled up with black images of weight 0, and the others weigh more,
-        so that losses are means over `data.size` images. Accuracy belongs in
-        `weighted_metrics`; unreadable images do not count in it.
+        Every host gets the same number of batches of the same size. Missing
+        images are filled in as black ones of weight 0, and the others weigh
+        more, so that losses are means over `data.size` images. Pass accuracy
+        as one of `weighted_metrics`; unreadable images do not count in it.
 
         Args:
-            data, batch_size, size: as of `training`.
+            data, recipe, model: as of `training`.
 
         Returns:
             `tf.data.Dataset` of images, one-hot labels and weights.
         """
         import tensorflow as tf
 
-        batches = -(-data.size // batch_size)
-        weight = np.float32(batches * batch_size / data.size)
-        share = data.shard(self.count, self.index)
-        share = share.evaluation(batch_size // self.count, size).unbatch()
-        black = (tf.zeros(spec.shape) for spec in share.element_spec)
+        batch_size = recipe.batch_size // self.count
+        batches = -(-data.size // recipe.batch_size)
+        weight = np.float32(batches * recipe.batch_size / data.size)
+        part = recipe.replace(batch_size=batch_size).evaluation(
+            data.shard(self.count, self.index), model
+        )
+        part = part.unbatch()
+        black = (tf.zeros(spec.shape) for spec in part.element_spec)
         filling = tf.data.Dataset.from_tensors((*black, 0.0)).repeat()
-        share = share.map(lambda image, label: (image, label, weight))
-        share = share.concatenate(filling).batch(batch_size // self.count)
-        return share.take(batches).prefetch(tf.data.AUTOTUNE)
+        part = part.map(lambda image, label: (image, label, weight))
+        part = part.concatenate(filling).batch(batch_size)
+        return part.take(batches).prefetch(tf.data.AUTOTUNE)
 
     def state(self, folder, log=None):
         """A `TrainingState` for the callbacks of all hosts.
 
-        Host 0 writes it, and every host restores from what it wrote: `folder`
-        must pass `check_shared`.
+        Host 0 writes it, and every host restores from it: `folder` must be
+        shared, see `check_shared_folder`.
         """
-        return _FirstHostsState(folder, log, writes=self.first)
+        return _SharedTrainingState(folder, log, writes=self.first)
 
     def save(self, model, path):
-        """Host 0 saves the model, whole or not at all."""
+        """Host 0 saves the model, atomically."""
         if self.first:
-            with alone():
-                runs.save_model(path, model)
+            with without_distribution():
+                run.save_model(path, model)
 
     def _initialize(self):
         import jax
@@ -315,11 +328,11 @@ class Hosts:
         )
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         keras.distribution.initialize(self.coordinator, self.count, self.index)
-        # JAX makes it a notice that nobody reads here.
+        # JAX turns SIGTERM into a notice that nothing reads here.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _check_port(self):
-        """JAX crashes where the port is taken."""
+        """Raises a ValueError if the port is in use: JAX would crash."""
         port = int(self.coordinator.rpartition(":")[2])
         try:
             socket.create_server(("", port)).close()
@@ -339,6 +352,6 @@ class Hosts:
     def _check_batch(batch_size, count, name):
         if batch_size % count:
             raise ValueError(
-                f"The batch must be a multiple of the {count} {name}. "
+                f"The batch size must be a multiple of the {count} {name}. "
                 f"Received: {batch_size}"
             )
