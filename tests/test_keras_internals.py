@@ -9,6 +9,7 @@ import inspect
 import pathlib
 
 import keras
+import numpy as np
 import pytest
 
 import keras_csp
@@ -59,6 +60,7 @@ def test_the_names_stand_in_one_module(model):
         keras.optimizers.SGD(),
     )
     assert {"_layers", "_inbound_nodes", "_keras_history"} <= names
+    names.add("_experimental_calibrate_only")
     found = [
         f"{path.name}:{line}"
         for path in PACKAGE.rglob("*.py")
@@ -81,9 +83,10 @@ def lines_with_private_names(path, names):
             yield part.lineno
     private = ("keras.src", "tensorflow.python", "tensorflow.lite.python")
     for part in parts:
-        if isinstance(part, ast.ImportFrom) and part.module:
-            if part.module.startswith(private):
-                yield part.lineno
+        if isinstance(part, ast.ImportFrom) and str(part.module).startswith(
+            private
+        ):
+            yield part.lineno
 
 
 def test_producer(model):
@@ -213,3 +216,33 @@ def test_deterministic():
 
         config.disable_op_determinism()
     assert internals.deterministic() is False
+
+
+def test_calibrated_and_quantized_by_the_steps_of_the_converter(rng):
+    """Between them, the ranges are in the file and the numbers are floats."""
+    tf = pytest.importorskip("tensorflow")
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    x = rng.random((16, 1, 4), dtype="float32")
+    kernel = rng.normal(size=(4, 2)).astype("float32")
+    function = tf.function(
+        lambda x: tf.nn.relu(x @ kernel),
+        input_signature=[tf.TensorSpec((1, 4))],
+    )
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.get_concrete_function()]
+    )
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([row] for row in x)
+    calibrated = internals.calibrated(converter)
+    types = []
+    for contents in (
+        calibrated,
+        internals.quantized(calibrated, tf.int8, tf.int8),
+    ):
+        made = litert.Interpreter(model_content=bytes(contents))
+        (details,) = made.get_input_details()
+        types.append(np.dtype(details["dtype"]))
+    assert types == [np.float32, np.int8]
+    # What the second knows of the numbers, the first has seen.
+    scale, _ = details["quantization"]
+    assert scale == pytest.approx((x.max() - min(x.min(), 0)) / 255, rel=0.02)
