@@ -6,7 +6,8 @@
 
 It trains, saves the model, reloads it in a new process and compares the
 predictions, writes a TFLite file and checks it with LiteRT, and draws a
-picture with the training curve and some predictions.
+picture with the training curve and some predictions. The saved model knows its
+size and the names of its classes: keras-csp predict needs nothing else.
 """
 
 import argparse
@@ -52,10 +53,12 @@ def augmentation(size):
 
 
 def fit(model, images, tests, epochs):
-    """Adam, its rate falling along a cosine."""
-    rate = keras.optimizers.schedules.CosineDecay(2e-3, epochs * len(images))
+    """Adam, its learning rate falling along a cosine."""
+    learning_rate = keras.optimizers.schedules.CosineDecay(
+        2e-3, epochs * len(images)
+    )
     model.compile(
-        keras.optimizers.Adam(rate),
+        keras.optimizers.Adam(learning_rate),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
     )
@@ -123,6 +126,9 @@ def main():
             weights=None,
             input_shape=(size, size, train.channels),
             classes=len(train.class_names),
+        )
+        model = keras_csp.with_image_spec(
+            model, size=size, resize="crop", class_names=train.class_names
         )
         folder.mkdir(parents=True, exist_ok=True)
     print(

@@ -47,7 +47,8 @@ def preprocess_input(x, model=None, data_format=None):
             f"{model.name!r} does not say what its images are; give it an "
             "ImageSpec by keras_csp.with_image_spec"
         )
-    images = [x] if len(np.shape(x)) == 3 and hasattr(x, "shape") else x
+    single = hasattr(x, "shape") and len(x.shape) == 3
+    images = [x] if single else x
     return np.stack([_fitted(image, spec, model) for image in images])
 
 

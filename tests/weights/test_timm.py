@@ -43,12 +43,10 @@ def test_logits_equal_timms(name, tmp_path, request):
     shape = (timm_weights.SIDE, timm_weights.SIDE, 3)
     model = keras_csp.weights.load_timm(name, path, input_shape=shape)
     path.unlink()
-    x = keras_csp.preprocess_input(timm_weights.noise() * 255, weights=name)
-    assert_equal_to_timm(model(x), name, "noise")
+    assert_equal_to_timm(model(timm_weights.noise()), name, "noise")
     shared = request.getfixturevalue("shared_data")
-    photographs = timm_weights.photographs(shared / "photos") * 255
-    x = keras_csp.preprocess_input(photographs, weights=name)
-    assert_equal_to_timm(model(x), name, "photos")
+    photographs = timm_weights.photographs(shared / "photos")
+    assert_equal_to_timm(model(photographs), name, "photos")
     keras.utils.clear_session()
 
 
@@ -76,7 +74,7 @@ def test_logits_equal_timms_live(name, live, tmp_path):
     write(path, name)
     shape = (timm_weights.SIDE, timm_weights.SIDE, 3)
     model = keras_csp.weights.load_timm(name, path, input_shape=shape)
-    x = keras_csp.preprocess_input(timm_weights.noise() * 255, weights=name)
+    x = timm_weights.noise()
     expected = np.load(live / "timm_outputs.npz")[f"{name}/noise"]
     assert expected.shape == (2, 1000)
     error = np.abs(np.asarray(model(x)) - expected).max()
@@ -190,7 +188,10 @@ def test_first_kernel_is_adapted_to_channels(smallest, channels):
 def test_channels_are_adapted_as_timm_does_it(smallest, channels):
     side = timm_weights.SIDE
     model = load(smallest, input_shape=(side, side, channels))
-    y = model(timm_weights.noise(channels))
+    # timm was given these numbers as they are, without a normalisation.
+    spec = keras_csp.image_spec(model)
+    x = timm_weights.noise(channels) * np.float32(spec.std)
+    y = model(x + np.float32(spec.mean))
     assert_equal_to_timm(y, SMALLEST, f"{channels} channels")
 
 
@@ -292,6 +293,24 @@ def test_bad_arguments(name, source, message):
 def test_imagenet_of_a_network_without_it_lists_those_that_have():
     with pytest.raises(ValueError, match=r"PeleeNet has no.*CS3DarkNetM"):
         keras_csp.PeleeNet(weights="imagenet")
+
+
+@pytest.mark.parametrize(
+    "name", ["CSPResNet50", "CSPResNeXt50", "CSPDarkNet53", "DarkNet53"]
+)
+def test_imagenet_builds_no_other_network(name):
+    message = rf"{name} has no published weights of its own.*{name}Timm\("
+    with pytest.raises(ValueError, match=message):
+        keras_csp.get_factory(name)(weights="imagenet")
+
+
+def test_class_names_come_with_the_published_classifier(smallest):
+    spec = keras_csp.image_spec(load(smallest))
+    assert spec.class_names[:2] == ("tench", "goldfish")
+    assert spec.interpolation == "bicubic" and spec.crop == 0.887
+    for options in ({"include_top": False}, {"classes": 7}):
+        spec = keras_csp.image_spec(load(smallest, **options))
+        assert spec.class_names is None
 
 
 def test_docstrings_say_what_imagenet_loads():
