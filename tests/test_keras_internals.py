@@ -35,7 +35,7 @@ def test_every_function_is_tested_here():
     }
     tests = [name for name in globals() if name.startswith("test_")]
     for name in functions:
-        assert any(test.startswith(f"test_{name}") for test in tests), name
+        assert any(name in test for test in tests), name
 
 
 def private_names(*objects):
