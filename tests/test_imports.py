@@ -74,6 +74,7 @@ def test_tensorflow_only_where_the_job_is_tensorflows():
         if any(name.split(".")[0] == "tensorflow" for name, _ in imported(path))
     }
     assert users == {
+        "_keras_internals.py",
         "layers/batch_normalization.py",
         "layers/grouped_convolution.py",
         "data/classification.py",

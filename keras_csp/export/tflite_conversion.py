@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from keras_csp._keras_internals import calibrated, quantized
 from keras_csp.export.ranges import narrowed
 
 
@@ -57,14 +58,11 @@ def convert_int8(model, inputs, representative, types, calibration):
 
 def _in_narrower_ranges(made, representative):
     """The converter's two steps, calibration and quantisation, with other
-    ranges in between; there is no public way to separate the two."""
-    from tensorflow.lite.python.convert import mlir_quantize
-
-    made._experimental_calibrate_only = True
-    return mlir_quantize(
-        narrowed(made.convert(), representative),
-        input_data_type=made.inference_input_type,
-        output_data_type=made.inference_output_type,
+    ranges in between."""
+    return quantized(
+        narrowed(calibrated(made), representative),
+        made.inference_input_type,
+        made.inference_output_type,
     )
 
 

@@ -49,7 +49,8 @@ def feature_extractor(model, levels=("P3", "P4", "P5")):
     if missing:
         raise ValueError(
             f"{model.name!r} has no level {', '.join(missing)}; it has "
-            f"{', '.join(sorted(available))}. Received: levels={levels}"
+            f"{', '.join(sorted(available)) or 'none'}. Received: "
+            f"levels={levels}"
         )
     tensors = {level: available[level] for level in levels}
     image = keras.utils.get_source_inputs(tensors[levels[0]])[0]
