@@ -1,4 +1,11 @@
-"""Names of Keras and TensorFlow that are not public, each with its reason."""
+"""Names of Keras and TensorFlow that are not public, each with its reason.
+
+Nothing else in the package uses such a name. tests/test_keras_internals.py
+checks each function against the installed versions.
+"""
+
+import keras
+from keras.src.models.functional import Functional
 
 
 def producer(tensor):
@@ -7,3 +14,92 @@ def producer(tensor):
     Keras has no public way from an output of a model to its layer.
     """
     return tensor._keras_history.operation
+
+
+def functional(layer):
+    """The functional model that a layer's call runs, None for other layers.
+
+    Its class has no public name, and neither has the functional model that a
+    `keras.Sequential` makes of its layers once it knows its input.
+    """
+    own = type(layer).call if isinstance(layer, keras.Model) else None
+    if isinstance(layer, keras.Sequential) and own is keras.Sequential.call:
+        return layer._functional
+    if isinstance(layer, Functional) and own is Functional.call:
+        return layer
+    return None
+
+
+def nodes(model):
+    """The calls that a functional model consists of, in order of execution.
+
+    A layer's own list of calls holds those of every model that uses it;
+    which ones are this model's is known to the model alone.
+
+    Args:
+        model: what `functional` gives.
+
+    Returns:
+        A list of Keras' nodes: `operation`, `input_tensors` and `outputs`
+        are public, the arguments are read by `arguments`.
+    """
+    by_depth = model._nodes_by_depth
+    return [
+        node
+        for depth in sorted(by_depth, reverse=True)
+        for node in by_depth[depth]
+        if not node.is_input
+    ]
+
+
+def arguments(node, values):
+    """(args, kwargs) of a call, with values in place of symbolic tensors.
+
+    Args:
+        node: of `nodes`.
+        values: {id of a symbolic tensor: its value}.
+    """
+    return node.arguments.fill_in(values)
+
+
+def sublayers(layer):
+    """The layers directly inside a layer, without those of a functional model.
+
+    Only models have a public attribute for them.
+    """
+    return list(layer._layers)
+
+
+def flatten_layers(layer):
+    """A layer and all layers inside it, at any depth."""
+    return list(layer._flatten_layers())
+
+
+def attributes(layer):
+    """{name: value} of what a layer holds.
+
+    On the PyTorch backend a layer is a `torch.nn.Module`, which keeps the
+    layers inside it apart from its other attributes.
+    """
+    return {**vars(layer).get("_modules", {}), **vars(layer)}
+
+
+def compiled_by_xla():
+    """Whether TensorFlow is tracing a function that XLA compiles.
+
+    The public `tf.executing_eagerly` tells a graph from eager execution, and
+    nothing public tells one graph from the other.
+    """
+    import tensorflow as tf
+
+    return tf.__internal__.get_enclosing_xla_context() is not None
+
+
+def deterministic():
+    """Whether `tf.config.experimental.enable_op_determinism` was called.
+
+    There is a public way to ask for determinism, none to see that it is on.
+    """
+    from tensorflow.python.framework import config
+
+    return config.is_op_determinism_enabled()

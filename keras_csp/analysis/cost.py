@@ -16,10 +16,12 @@ and classifier read and write (HarDNet's measure of memory traffic, Fig. 8).
 """
 
 import dataclasses
+import gc
 import math
 
 import keras
 
+from keras_csp._keras_internals import flatten_layers
 from keras_csp._structure import trace
 from keras_csp._tables import aligned
 from keras_csp._validation import check_choice
@@ -68,7 +70,9 @@ class Count:
         bflops: 1e9 floating-point operations for one image.
         cio: values read and written by convolutions, poolings, classifier.
         layers: tuple of `LayerCount`, in the order of the calls.
-        uncounted: paths of layers with weights that the count cannot see.
+        uncounted: paths of layers with weights whose operations are not
+            counted: layers of another kind, and those inside a layer of the
+            user's that cannot be traced.
     """
 
     name: str
@@ -118,11 +122,13 @@ class Count:
 def count(model, convention="darknet", input_shape=None):
     """Parameters, BFLOPs and CIO of a built model, layer by layer.
 
-    The model's own layers are walked, call by call; a layer used twice is
-    counted twice in BFLOPs and once in parameters.
+    The model's structure is walked, call by call, also inside models and
+    layers that hold others; a layer used twice is counted twice in BFLOPs and
+    once in parameters.
 
     Args:
-        model: a built `keras.Model` with one image input.
+        model: a functional `keras.Model` with one image input, or a
+            `keras.Sequential` that knows its input.
         convention: "darknet" (default), "darknet-original" or "torch"; see
             this module's first lines.
         input_shape: `(height, width, channels)`; needed only where the model
@@ -132,7 +138,7 @@ def count(model, convention="darknet", input_shape=None):
         A `Count`.
 
     Raises:
-        ValueError: unknown convention, a model that is not built or has
+        ValueError: unknown convention, a model that is not functional or has
             several inputs, or sides that neither it nor `input_shape` gives.
     """
     check_choice("convention", convention, CONVENTIONS)
@@ -155,7 +161,7 @@ def count(model, convention="darknet", input_shape=None):
         input_shape=tuple(input_shape),
         params=params,
         layers=tuple(layers),
-        uncounted=_uncounted(model),
+        uncounted=_uncounted(model, seen),
     )
 
 
@@ -176,7 +182,9 @@ def build_and_count(build, convention="darknet"):
     """
     with keras.StatelessScope(initialize_variables=False):
         counted = count(build(), convention)
-    keras.utils.clear_session()
+    # A model refers to itself in circles. `keras.utils.clear_session` would
+    # collect it as well, but resets the state of other threads.
+    gc.collect()
     return counted
 
 
@@ -211,33 +219,36 @@ def _size(weight):
     return math.prod(weight.shape)
 
 
-def _uncounted(model):
-    """Layers with weights of their own of a kind that is not counted."""
+def _uncounted(model, seen):
+    """Paths of layers with weights of their own that were not counted."""
+    layers = flatten_layers(model)[1:]
     return tuple(
         layer.path or layer.name
-        for layer in model._flatten_layers(include_self=False)
-        if not isinstance(layer, _COUNTED)
-        and {id(w) for w in layer.weights}
-        - {
-            id(w)
-            for inner in layer._flatten_layers(include_self=False)
-            for w in inner.weights
-        }
+        for layer in layers
+        if id(layer) not in seen and _has_own_weights(layer)
     )
 
 
+def _has_own_weights(layer):
+    inner = flatten_layers(layer)[1:]
+    inside = {id(weight) for one in inner for weight in one.weights}
+    return any(id(weight) not in inside for weight in layer.weights)
+
+
 def _input_shape(model, given):
-    if not isinstance(model, keras.Model) or not model.built:
+    inputs = getattr(model, "inputs", None)
+    if not isinstance(model, keras.Model) or not inputs:
         raise ValueError(
-            "`model` must be a built keras.Model. Received: "
+            "`model` must be a functional keras.Model, or a keras.Sequential "
+            "that knows its input. Received: "
             f"{model!r} of type {type(model).__name__}"
         )
-    if len(model.inputs) != 1:
+    if len(inputs) != 1:
         raise ValueError(
             f"`model` must have one input. Received: {model.name!r} with "
-            f"{len(model.inputs)}"
+            f"{len(inputs)}"
         )
-    own = tuple(model.inputs[0].shape[1:])
+    own = tuple(inputs[0].shape[1:])
     shape = own if given is None else tuple(given)
     if None in shape or len(shape) != len(own):
         raise ValueError(

@@ -12,6 +12,7 @@ import re
 
 import keras
 
+from keras_csp._keras_internals import flatten_layers
 from keras_csp._structure import trace
 from keras_csp.darknet.plan import ACTIVATIONS
 from keras_csp.layers.composite import output_shape
@@ -187,7 +188,7 @@ def _innermost_owner(layer, calls):
         call.layer
         for call in calls
         if call.layer is not layer
-        and any(layer is inner for inner in _flat(call.layer))
+        and any(layer is inner for inner in flatten_layers(call.layer))
     )
     return next(owners, layer)
 
@@ -202,7 +203,8 @@ def _no_place(layer, reason):
 def _crossing(call, units):
     """{id of M's convolution: the width of x0'} of one CSP stage."""
     stage = call.layer
-    inner = [] if stage.transition is None else _flat(stage.transition)
+    last = stage.transition
+    inner = [] if last is None else flatten_layers(last)
     mixing = [unit for unit in units if any(unit is one for one in inner)]
     if not mixing or mixing[0].groups > 1:
         raise _no_place(
@@ -212,10 +214,6 @@ def _crossing(call, units):
         )
     crossing, _ = stage.split_shapes((1, *call.input_shape), output_shape)
     return {id(mixing[0]): crossing[-1]}
-
-
-def _flat(layer):
-    return list(layer._flatten_layers())
 
 
 def _check_nothing_else(model, slots):

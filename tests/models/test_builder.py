@@ -306,7 +306,7 @@ def test_channels_first_is_refused_clearly():
     ("name", "argument"), [("CSPResNet50", "gamma"), ("CSPPeleeNet", "gama")]
 )
 def test_unknown_arguments_are_refused(name, argument):
-    with pytest.raises(TypeError, match=rf"{name}\(\) has no .*'{argument}'"):
+    with pytest.raises(TypeError, match=rf"{name}\(\) got .*'{argument}'"):
         keras_csp.get_factory(name)(**{argument: 0.5})
 
 
