@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 
+from keras_csp._keras_internals import flatten_layers
 from keras_csp._validation import check_choice
 
 # What a phase trains: the classifier, the last stage too, or everything.
@@ -48,7 +49,7 @@ class Phase:
         for number, outer in enumerate(layers):
             # Each by itself: Keras on TensorFlow does not pass a value on to
             # the layers within where the outer one has it already.
-            for layer in outer._flatten_layers():
+            for layer in flatten_layers(outer):
                 norm = isinstance(layer, keras.layers.BatchNormalization)
                 frozen = norm and not self.batch_normalization
                 layer.trainable = number >= first and not frozen
