@@ -4,10 +4,11 @@
 
 The same network twice, with keras_csp.layers.BatchNormalization and with
 keras.layers.BatchNormalization. A round is one training step and one
-prediction of each, the two in turn, so that both meet the same machine.
+prediction of each, the two in turns, so that both meet the same machine.
 Batches of real size, random pixels: the time does not depend on them. The
-result is printed and written to benchmarks/results/, the medians to
-batch_normalization.md and the rounds to batch_normalization.csv.
+result is printed; the medians are written to
+benchmarks/results/batch_normalization.md, the rounds to
+batch_normalization.csv.
 """
 
 import argparse
@@ -22,12 +23,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
-import numpy as np
-import tensorflow as tf
-from result_files import RESULTS, write_csv, write_page
+from harness.contenders import random_batch
+from harness.machine import allowed_cores, software
+from harness.results import RESULTS, table_lines, write_page, write_rows
+from harness.timing import median_ratio
 
-from keras_csp._tables import markdown
 from keras_csp.layers import BatchNormalization, units
+from keras_csp.training.run import positive_int
 
 NETWORKS = ("CSPResNet50", "CSPResNeXt50", "CSPPeleeNet")
 LAYERS = {
@@ -35,7 +37,8 @@ LAYERS = {
     "fused": BatchNormalization,
 }
 QUANTITIES = ("train step", "predict")
-HEADER = ("network", "of", "Keras', ms", "fused, ms", "Keras' / fused")
+COLUMNS = ("network", "round", "layer", "of", "seconds")
+SUMMARY_COLUMNS = ("network", "of", "Keras', ms", "fused, ms", "Keras' / fused")
 
 
 def build(name, layer, options):
@@ -57,15 +60,12 @@ def build(name, layer, options):
 
 
 def measure(name, options):
-    """Rows (network, round, layer, quantity, seconds)."""
-    rng = np.random.default_rng(0)
-    shape = (options.batch, options.size, options.size, 3)
-    images = rng.random(shape, dtype="float32")
-    labels = rng.integers(0, 1000, options.batch)
+    """A row for each round, layer and quantity."""
+    images, labels = random_batch(options.batch, options.size)
     models = {key: build(name, layer, options) for key, layer in LAYERS.items()}
     rows = []
     for number in range(options.rounds + 1):
-        # Who comes second finds the machine as the first left it.
+        # The second one finds the machine as the first has left it.
         turns = list(models)[:: 1 if number % 2 else -1]
         for quantity in QUANTITIES:
             for key in turns:
@@ -75,35 +75,33 @@ def measure(name, options):
                 else:
                     models[key].train_on_batch(images, labels)
                 seconds = time.perf_counter() - start
-                rows.append((name, number, key, quantity, seconds))
+                values = (name, number, key, quantity, seconds)
+                rows.append(dict(zip(COLUMNS, values)))
     keras.utils.clear_session()
-    return [row for row in rows if row[1]]  # the first compiles
+    return [row for row in rows if row["round"]]  # the first round compiles
 
 
-def table(rows):
+def summary(rows):
     """Medians, and the median of the rounds' ratios, by network."""
-    result = []
-    for name in dict.fromkeys(row[0] for row in rows):
+    for name in dict.fromkeys(row["network"] for row in rows):
         for quantity in QUANTITIES:
             stock, fused = (
                 [
-                    r[4]
-                    for r in rows
-                    if (r[0], r[2], r[3]) == (name, key, quantity)
+                    row["seconds"]
+                    for row in rows
+                    if (row["network"], row["layer"], row["of"])
+                    == (name, key, quantity)
                 ]
                 for key in LAYERS
             )
-            ratios = [a / b for a, b in zip(stock, fused, strict=True)]
-            result.append(
-                (
-                    name,
-                    quantity,
-                    f"{1e3 * statistics.median(stock):.1f}",
-                    f"{1e3 * statistics.median(fused):.1f}",
-                    f"{statistics.median(ratios):.2f}",
-                )
+            values = (
+                name,
+                quantity,
+                f"{1e3 * statistics.median(stock):.1f}",
+                f"{1e3 * statistics.median(fused):.1f}",
+                f"{median_ratio(stock, fused):.2f}",
             )
-    return markdown([HEADER, *result], right=(2, 3, 4))
+            yield dict(zip(SUMMARY_COLUMNS, values))
 
 
 def write(rows, options, load):
@@ -116,25 +114,23 @@ def write(rows, options, load):
         "network with either layer, medians of "
         f"{options.rounds} rounds; the ratio is the median of theirs, above 1 "
         f"where the fused one is faster. {platform.machine()}, "
-        f"cores: {len(os.sched_getaffinity(0))}, oneDNN {onednn}, load average "
-        f"{load:.1f} at the start; Keras {keras.__version__}, TensorFlow "
-        f"{tf.__version__}.",
+        f"cores: {len(allowed_cores())}, oneDNN {onednn}, load average "
+        f"{load:.1f} at the start; {software('Keras', 'TensorFlow')}.",
         "",
         f"    {shlex.join(command)}",
         "",
-        *table(rows),
+        *table_lines(SUMMARY_COLUMNS, summary(rows), right=(2, 3, 4)),
     ]
     write_page(RESULTS / "batch_normalization.md", text)
-    header = ("network", "round", "layer", "of", "seconds")
-    write_csv(RESULTS / "batch_normalization.csv", header, rows)
+    write_rows(RESULTS / "batch_normalization.csv", COLUMNS, rows)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--size", type=positive_int, default=224)
+    parser.add_argument("--batch", type=positive_int, default=8)
+    parser.add_argument("--rounds", type=positive_int, default=15)
     options = parser.parse_args()
     load = os.getloadavg()[0]
     rows = []

@@ -2,11 +2,11 @@
 
     python benchmarks/gpu.py checks speed ablation --data cifar10_jpeg.tar.gz
 
-Each part writes its rows as it goes and skips what --output or
-benchmarks/results/gpu has already, so that the same command goes on where it
-was stopped. `page` makes the page of results from the rows, `carry` fills a
-folder with what a machine without a network needs; benchmarks/gpu.md says how.
-It runs without TensorFlow; on a CPU too, for which --smallest is meant.
+Each part writes its rows as it goes and skips those that --output or
+benchmarks/results/gpu already has: if interrupted, rerun the same command to
+resume. `page` makes the page of results from the rows, `carry` fills a folder
+with what a machine without a network needs; benchmarks/gpu.md says how. It
+needs no TensorFlow. --smallest is a rehearsal, which also runs on a CPU.
 """
 
 import argparse
@@ -15,8 +15,8 @@ import pathlib
 import sys
 import time
 
-# Of this process, which computes nothing. Keras' own default is TensorFlow,
-# which need not be installed.
+# This process computes nothing. Keras' own default is TensorFlow, which need
+# not be installed.
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 from gpu_parts import carry, jobs, rows
@@ -25,11 +25,11 @@ from gpu_parts.driver import Runner
 from keras_csp.training.run import positive_int
 
 PARTS = ("checks", "speed", "ablation", "page", "carry")
-# Seconds of each part, where --minutes says nothing.
+# Seconds of each part, without --minutes.
 LIMITS = {"checks": 120, "speed": 240, "ablation": 540}
-# Cells that are trained at once, at most: unfinished ones may be lost.
+# The most cells that are trained at once: unfinished ones may be lost.
 TRAININGS = 4
-# A plan of the ablation for which a CPU takes seconds.
+# A plan of the ablation that takes seconds on a CPU.
 SMALLEST = {"epochs": 2, "size": 32, "batch_size": 16, "images": 32}
 
 
@@ -38,7 +38,7 @@ def main():
     start = time.monotonic()
     try:
         if options.smallest and options.output == rows.FOLDER:
-            raise ValueError("--smallest rehearses: give it another --output")
+            raise ValueError("--smallest is a rehearsal: give another --output")
         # Rows of a rehearsal and of real measurements must not mix.
         known = None if options.smallest else rows.FOLDER
         tables = rows.Tables(options.output, known)
@@ -47,7 +47,7 @@ def main():
     except (OSError, ValueError, ImportError) as error:
         sys.exit(f"gpu: {error}")
     except KeyboardInterrupt:
-        sys.exit("gpu: stopped; the same command goes on")
+        sys.exit("gpu: stopped; rerun the same command to resume")
     print(f"{time.monotonic() - start:.0f} s, rows in {options.output}")
 
 

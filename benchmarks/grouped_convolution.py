@@ -2,7 +2,7 @@
 
     pip install -e ".[bench]" && python benchmarks/grouped_convolution.py
 
-Each contestant runs in a process of its own, in turn, several rounds, so that
+Each contender runs in a process of its own, in turns, several rounds, so that
 both meet the same machine. Batches of real size, random pixels: the time does
 not depend on them. The result is printed and written to
 benchmarks/results/grouped_convolution.{csv,md}.
@@ -13,11 +13,12 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 
-CONTESTANTS = {
+from harness.processes import WorkerError, script_answer
+
+CONTENDERS = {
     "keras_csp": {},
     "keras_csp, oneDNN off": {"TF_ENABLE_ONEDNN_OPTS": "0"},
     "keras-hub": {},
@@ -26,10 +27,10 @@ CONTESTANTS = {
 QUANTITIES = ("predict", "first train step", "train step")
 
 
-def build(contestant, size):
+def build(contender, size):
     import keras
 
-    if contestant.startswith("keras_csp"):
+    if contender.startswith("keras_csp"):
         import keras_csp
 
         return keras_csp.CSPResNeXt50(weights=None, input_shape=(size, size, 3))
@@ -58,16 +59,16 @@ def build(contestant, size):
     return keras.Model(backbone.input, x)
 
 
-def measure(contestant, size, batch, steps):
+def measure(contender, size, batch, steps):
     """Images/s of each quantity, printed as JSON on the last line."""
-    if contestant.startswith("keras_csp"):
+    if contender.startswith("keras_csp"):
         import keras_csp  # noqa: F401  (before TensorFlow, as users do)
     import numpy as np
 
     rng = np.random.default_rng(0)
     images = rng.random((batch, size, size, 3), dtype="float32")
     labels = rng.integers(0, 1000, batch)
-    model = build(contestant, size)
+    model = build(contender, size)
     model.compile("sgd", "sparse_categorical_crossentropy")
 
     def timed(function, repeats):
@@ -91,83 +92,67 @@ def measure(contestant, size, batch, steps):
     print(json.dumps(result))
 
 
-def run(contestant, options):
-    command = [sys.executable, __file__, "--contestant", contestant]
-    steps = options.steps if contestant.startswith("keras_csp") else 1
-    for name, value in (
-        ("size", options.size),
-        ("batch", options.batch),
-        ("steps", steps),
-    ):
-        command += [f"--{name}", str(value)]
+def run(contender, options):
+    print(f"{contender} ...", file=sys.stderr, flush=True)
     environment = {
         key: value
         for key, value in os.environ.items()
         if key != "TF_ENABLE_ONEDNN_OPTS"
     }
-    environment.update(CONTESTANTS[contestant], TF_CPP_MIN_LOG_LEVEL="3")
-    print(f"{contestant} ...", file=sys.stderr, flush=True)
-    answer = subprocess.run(
-        command,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    return script_answer(
+        __file__,
+        *("--contender", contender),
+        *("--size", options.size),
+        *("--batch", options.batch),
+        # keras-hub takes about a minute for a step.
+        *("--steps", options.steps if "keras_csp" in contender else 1),
+        environment={**environment, **CONTENDERS[contender]},
     )
-    if answer.returncode:
-        sys.exit(f"{contestant} failed:\n{answer.stderr[-2000:]}")
-    return json.loads(answer.stdout.splitlines()[-1])
 
 
 def report(results, options):
-    import keras
-    import keras_hub
-    import tensorflow as tf
-    from result_files import RESULTS, write_csv, write_page
-
-    from keras_csp._tables import markdown
+    from harness.machine import software
+    from harness.results import RESULTS, table_lines, write_page, write_rows
 
     medians = {
-        contestant: {
+        contender: {
             quantity: statistics.median(r[quantity] for r in rounds)
             for quantity in QUANTITIES
         }
-        for contestant, rounds in results.items()
+        for contender, rounds in results.items()
     }
     base = medians["keras-hub"]
-    header = ["images/s", *QUANTITIES]
     rows = [
-        [
-            contestant,
-            *(
-                f"{value[q]:.3f} ({value[q] / base[q]:.1f}x)"
+        {
+            "images/s": contender,
+            **{
+                q: f"{value[q]:.3f} ({value[q] / base[q]:.1f}x)"
                 for q in QUANTITIES
-            ),
-        ]
-        for contestant, value in medians.items()
+            },
+        }
+        for contender, value in medians.items()
     ]
     lines = [
         "# CSPResNeXt-50 on a CPU, this package beside keras-hub",
         "",
         f"Batch {options.batch} at {options.size}x{options.size}, medians of "
         f"{options.rounds} rounds, ratios to keras-hub as it comes. "
-        f"{platform.machine()}, {os.cpu_count()} cores; Keras "
-        f"{keras.__version__}, TensorFlow {tf.__version__}, keras-hub "
-        f"{keras_hub.__version__}.",
+        f"{platform.machine()}, {os.cpu_count()} cores; "
+        f"{software('Keras', 'TensorFlow', 'keras-hub')}.",
         "",
         "    python benchmarks/grouped_convolution.py "
         + " ".join(sys.argv[1:]),
         "",
-        *markdown([header, *rows]),
+        *table_lines(("images/s", *QUANTITIES), rows),
     ]
     write_page(RESULTS / "grouped_convolution.md", lines)
-    write_csv(
+    write_rows(
         RESULTS / "grouped_convolution.csv",
-        ["contestant", "round", *QUANTITIES],
+        ("contestant", "round", *QUANTITIES),
         [
-            [contestant, index, *(values[q] for q in QUANTITIES)]
-            for contestant, rounds in results.items()
-            for index, values in enumerate(rounds, 1)
+            {"contestant": contender, "round": number, **values}
+            for contender, rounds in results.items()
+            for number, values in enumerate(rounds, 1)
         ],
     )
 
@@ -178,15 +163,18 @@ def main():
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--contestant", help=argparse.SUPPRESS)
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.contestant:
-        measure(options.contestant, options.size, options.batch, options.steps)
+    if options.contender:
+        measure(options.contender, options.size, options.batch, options.steps)
         return
-    results = {contestant: [] for contestant in CONTESTANTS}
-    for _ in range(options.rounds):
-        for contestant, rounds in results.items():
-            rounds.append(run(contestant, options))
+    results = {contender: [] for contender in CONTENDERS}
+    try:
+        for _ in range(options.rounds):
+            for contender, rounds in results.items():
+                rounds.append(run(contender, options))
+    except WorkerError as error:
+        sys.exit(f"grouped_convolution: {error}")
     report(results, options)
 
 

@@ -5,8 +5,8 @@
 The same network and the same random weights from timm's safetensors file and
 from a Darknet file with this package, and from the safetensors file with
 keras-hub's conversion of timm's state dict. Each load runs in a process of
-its own, in turn, several rounds, so that all meet the same machine. Timed is
-what a user waits for after the imports: building the network and filling it.
+its own, in turns, several rounds, so that all meet the same machine. The time
+is what a user waits for after the imports: building and filling the network.
 The memory is the highest resident set from there on above that before (Linux
 only); the file is in the page cache, as it is after a download. The result is
 printed and written to benchmarks/results/loading.{csv,md}.
@@ -19,15 +19,16 @@ import os
 import pathlib
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
+from harness.processes import WorkerError, script_answer
+
 ROOT = pathlib.Path(__file__).parents[1]
 NETWORK = "cspdarknet53"
 SAFETENSORS, DARKNET = "model.safetensors", "csdarknet53.weights"
-CONTESTANTS = {
+CONTENDERS = {
     "keras_csp, safetensors": SAFETENSORS,
     "keras_csp, Darknet": DARKNET,
     "keras-hub, safetensors": SAFETENSORS,
@@ -60,8 +61,8 @@ def write_files(folder):
     keras_csp.darknet.save_weights(model, folder / DARKNET)
 
 
-def load(contestant, folder):
-    if contestant.startswith("keras-hub"):
+def load(contender, folder):
+    if contender.startswith("keras-hub"):
         import keras_hub
 
         return keras_hub.models.ImageClassifier.from_preset(
@@ -69,7 +70,7 @@ def load(contestant, folder):
         )
     import keras_csp
 
-    if contestant.endswith("Darknet"):
+    if contender.endswith("Darknet"):
         return keras_csp.CSPDarkNet53(weights=folder / DARKNET)
     return keras_csp.weights.load_timm(NETWORK, folder)
 
@@ -82,9 +83,9 @@ def memory(name):
     raise RuntimeError(f"This system has no {name}")
 
 
-def measure(contestant, folder):
+def measure(contender, folder):
     """Seconds and bytes, printed as JSON on the last line."""
-    if contestant.startswith("keras_csp"):
+    if contender.startswith("keras_csp"):
         import keras_csp  # noqa: F401  (before TensorFlow, as users do)
     else:
         import keras_hub  # noqa: F401
@@ -95,7 +96,7 @@ def measure(contestant, folder):
     before = memory("VmRSS")
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     start = time.perf_counter()
-    model = load(contestant, folder)
+    model = load(contender, folder)
     seconds = time.perf_counter() - start
     peak = memory("VmHWM") - before
     print(
@@ -109,31 +110,26 @@ def measure(contestant, folder):
     )
 
 
-def run(contestant, folder):
-    command = [sys.executable, __file__, "--contestant", contestant]
-    answer = subprocess.run(
-        [*command, "--folder", str(folder)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if answer.returncode:
-        sys.exit(f"{contestant} failed:\n{answer.stderr[-2000:]}")
-    return json.loads(answer.stdout.strip().splitlines()[-1])
+def run(contender, folder):
+    try:
+        return script_answer(
+            __file__, "--contender", contender, "--folder", folder
+        )
+    except WorkerError as error:
+        sys.exit(f"loading: {error}")
 
 
-def table(rounds, folder):
-    """One row for each contestant: medians, and ratios."""
+def table_rows(rounds, folder):
+    """One row for each contender: medians, and ratios."""
     reference = statistics.median(
         answer["seconds"] for answer in rounds["keras-hub, safetensors"]
     )
-    for contestant, answers in rounds.items():
-        size = (folder / CONTESTANTS[contestant]).stat().st_size
+    for contender, answers in rounds.items():
+        size = (folder / CONTENDERS[contender]).stat().st_size
         seconds = statistics.median(a["seconds"] for a in answers)
         peak = max(a["bytes"] for a in answers)
         yield {
-            "contestant": contestant,
+            "contestant": contender,
             "file, MB": f"{size / MEGABYTE:.1f}",
             "seconds": f"{seconds:.2f}",
             "speed": f"{reference / seconds:.1f}x",
@@ -143,28 +139,24 @@ def table(rounds, folder):
 
 
 def write(rows, options):
-    import keras
-    import keras_hub
-    import tensorflow as tf
-    from result_files import RESULTS, write_csv, write_page
+    from harness.machine import software
+    from harness.results import RESULTS, table_lines, write_page, write_rows
 
-    from keras_csp._tables import markdown
-
-    header, cells = list(rows[0]), [list(row.values()) for row in rows]
+    columns = list(rows[0])
     lines = [
         "# Loading CSPDarkNet-53's weights",
         "",
         f"Medians of the time and maxima of the memory of {options.rounds} "
         "rounds; speed relative to keras-hub. Building the network is "
         f"included, importing is not. {platform.machine()}, "
-        f"{os.cpu_count()} cores; Keras {keras.__version__}, TensorFlow "
-        f"{tf.__version__}, keras-hub {keras_hub.__version__}.",
+        f"{os.cpu_count()} cores; "
+        f"{software('Keras', 'TensorFlow', 'keras-hub')}.",
         "",
         f"    python benchmarks/loading.py --rounds {options.rounds}",
         "",
-        *markdown([header, *cells], right=range(1, len(header))),
+        *table_lines(columns, rows, right=range(1, len(columns))),
     ]
-    write_csv(RESULTS / "loading.csv", header, cells)
+    write_rows(RESULTS / "loading.csv", columns, rows)
     write_page(RESULTS / "loading.md", lines)
 
 
@@ -174,21 +166,21 @@ def main():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--contestant", help=argparse.SUPPRESS)
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.contestant:
-        measure(options.contestant, options.folder)
+    if options.contender:
+        measure(options.contender, options.folder)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         write_files(folder)
-        rounds = {contestant: [] for contestant in CONTESTANTS}
+        rounds = {contender: [] for contender in CONTENDERS}
         for number in range(options.rounds):
-            for contestant, answers in rounds.items():
-                print(f"round {number + 1}: {contestant}", file=sys.stderr)
-                answers.append(run(contestant, folder))
-        write(list(table(rounds, folder)), options)
+            for contender, answers in rounds.items():
+                print(f"round {number + 1}: {contender}", file=sys.stderr)
+                answers.append(run(contender, folder))
+        write(list(table_rows(rounds, folder)), options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""PRN, CEM, GFM and EFM trained equally on the same boxes, side by side.
+"""PRN, CEM, GFM and EFM, trained with the same settings on the same boxes.
 
     pip install -e ".[detection]"
     python benchmarks/necks.py --train train.json --validation val.json \\
@@ -8,7 +8,7 @@ Runs examples/train_detector.py once for each neck, one after the other, with
 the same arguments (those that this script does not know are passed on), and
 writes benchmarks/results/necks.{csv,md,png}: AP on the test images of each
 one's best epoch, what it costs, and AP50 of the validation images by epoch.
-A killed run goes on where it was, when the same command is started again.
+If interrupted, rerun the same command to resume.
 """
 
 import argparse
@@ -19,18 +19,18 @@ import shlex
 import subprocess
 import sys
 
-from result_files import RESULTS, read_csv, write_csv, write_page
+from harness.results import (
+    RESULTS,
+    draw_curves,
+    read_rows,
+    table_lines,
+    write_page,
+    write_rows,
+)
+
+from keras_csp.training.run import positive_int
 
 ROOT = pathlib.Path(__file__).parents[1]
-HEADER = (
-    "neck",
-    "M params",
-    "BFLOPs",
-    "AP",
-    "AP50",
-    "AP75",
-    "best epoch",
-)
 
 
 def train(neck, folder, arguments):
@@ -53,67 +53,65 @@ def result(folder):
 
 
 def measured(neck, folder, size):
-    """The row of a finished training."""
+    """The row of a finished training, AP in percent."""
     import keras_csp
 
     test = result(folder)
     state = json.loads((folder / "state" / "state.json").read_text())
-    classes = len(test["per_class"])
     detector = keras_csp.Detector(
-        neck=neck, classes=classes, input_shape=(size, size, 3)
+        neck=neck, classes=len(test["per_class"]), input_shape=(size, size, 3)
     )
     counted = keras_csp.count(detector)
-    return (
-        neck,
-        f"{counted.params / 1e6:.2f}",
-        f"{counted.bflops:.2f}",
-        *(f"{100 * test[key]:.1f}" for key in ("AP", "AP50", "AP75")),
-        str(state["best"]["epoch"]),
-        *(f"{100 * of['AP50']:.1f}" for of in test["per_class"].values()),
-    )
+    return {
+        "neck": neck,
+        "M params": f"{counted.params / 1e6:.2f}",
+        "BFLOPs": f"{counted.bflops:.2f}",
+        **{name: f"{100 * test[name]:.1f}" for name in ("AP", "AP50", "AP75")},
+        "best epoch": str(state["best"]["epoch"]),
+        **{
+            f"AP50 {name}": f"{100 * values['AP50']:.1f}"
+            for name, values in test["per_class"].items()
+        },
+    }
 
 
 def draw(folders, path):
     """AP50 of the validation images by epoch."""
-    from matplotlib.figure import Figure
+    curves = {
+        neck: {
+            int(row["epoch"]): 100 * float(row["val_AP50"])
+            for row in read_rows(folder / "log.csv")
+            if row["val_AP50"]
+        }
+        for neck, folder in folders.items()
+    }
+    draw_curves(
+        path,
+        curves,
+        (6.4, 4),
+        110,
+        ylabel="validation AP50, %",
+        ylim=(0, 100),
+    )
 
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = figure.subplots()
-    for neck, folder in folders.items():
-        log = read_csv(folder / "log.csv")
-        rows = [row for row in log if row["val_AP50"]]
-        axes.plot(
-            [int(row["epoch"]) for row in rows],
-            [100 * float(row["val_AP50"]) for row in rows],
-            label=neck,
-            marker=".",
-        )
-    axes.set(xlabel="epoch", ylabel="validation AP50, %", ylim=(0, 100))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
 
+def write(rows, command, images):
+    from harness.machine import software
 
-def write(header, rows, command, images):
-    import keras
-    import tensorflow as tf
-
-    from keras_csp._tables import markdown
-
-    write_csv(RESULTS / "necks.csv", header, rows)
-    table = markdown([header, *rows], right=range(1, len(header)))
+    columns = list(rows[0])
+    write_rows(RESULTS / "necks.csv", columns, rows)
     text = [
         "# Fusion necks side by side",
         "",
         "CSPPeleeNet with each neck, trained from scratch with the same "
         f"arguments and seed; AP in percent on {images}, best epoch by the "
         "validation images. One seed each: differences of a point or two say "
-        f"nothing. {platform.machine()}, 2 cores; Keras {keras.__version__}, "
-        f"TensorFlow {tf.__version__}. The picture is necks.png.",
+        f"nothing. {platform.machine()}, 2 cores; "
+        f"{software('Keras', 'TensorFlow')}. The picture is necks.png.",
         "",
         f"    {command}",
         "",
-        *table,
+        *table_lines(columns, rows, right=range(1, len(columns))),
     ]
     write_page(RESULTS / "necks.md", text)
 
@@ -123,12 +121,27 @@ def main():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--test", required=True)
-    parser.add_argument("--size", type=int, default=320)
     parser.add_argument(
-        "--necks", nargs="+", default=["prn", "cem", "gfm", "efm"]
+        "--test", required=True, help="COCO JSON that all are tested on"
     )
-    parser.add_argument("--output", type=pathlib.Path, default="runs/necks")
+    parser.add_argument(
+        "--size",
+        type=positive_int,
+        default=320,
+        help="of the images, pixels; default 320",
+    )
+    parser.add_argument(
+        "--necks",
+        nargs="+",
+        default=["prn", "cem", "gfm", "efm"],
+        help="default: prn cem gfm efm",
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("runs", "necks"),
+        help="folder of the trainings; default runs/necks",
+    )
     options, others = parser.parse_known_args()
     arguments = [*others, "--test", options.test, "--size", str(options.size)]
     folders = {neck: options.output / neck for neck in options.necks}
@@ -136,15 +149,8 @@ def main():
         train(neck, folder, arguments)
     rows = [measured(n, folder, options.size) for n, folder in folders.items()]
     draw(folders, RESULTS / "necks.png")
-    classes = result(folders[options.necks[0]])["per_class"]
-    header = (*HEADER, *(f"AP50 {name}" for name in classes))
     command = shlex.join(["python", "benchmarks/necks.py", *sys.argv[1:]])
-    write(
-        header,
-        rows,
-        command,
-        f"the images of {pathlib.Path(options.test).name}",
-    )
+    write(rows, command, f"the images of {pathlib.Path(options.test).name}")
 
 
 if __name__ == "__main__":

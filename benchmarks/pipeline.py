@@ -1,10 +1,10 @@
-"""How fast images are made ready, beside how fast a network trains on them.
+"""How fast images are prepared, and how fast a network trains on them.
 
     python benchmarks/pipeline.py                 # photographs of scikit-learn
     python benchmarks/pipeline.py --data FOLDER   # a folder of class folders
 
 The training pipelines alone, the network's training step alone, on a batch
-that is ready, and both together, in turn, several rounds, so that all meet
+that is ready, and both together, in turns, several rounds, so that all meet
 the same machine. CPU time is that of all threads. The result is printed and
 written to benchmarks/results/pipeline.{csv,md}.
 """
@@ -25,21 +25,21 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
-import keras
 import tensorflow as tf
-from result_files import RESULTS, write_csv, write_page
+from harness.machine import software
+from harness.results import RESULTS, table_lines, write_page, write_rows
 
-from keras_csp._tables import markdown
 from keras_csp.data import (
     ClassificationAugmentation,
     DetectionAugmentation,
     load_classification,
     load_detection,
 )
+from keras_csp.training.run import positive_int
 
 COPIES = 64  # of each photograph of scikit-learn
 NETWORK, BOTH = "network alone", "both together"
-HEADER = (
+COLUMNS = (
     "what",
     "images/s",
     "by the network's",
@@ -151,11 +151,11 @@ def run(folder, scratch, options):
     return results
 
 
-def rows(results, size):
-    """Medians; pipelines of the network's size beside the network."""
+def table_rows(results, size):
+    """Medians; pipelines of the network's size relative to the network."""
     speed, cpu = (
         {
-            title: statistics.median(r[part] for r in rounds)
+            title: statistics.median(values[part] for values in rounds)
             for title, rounds in results.items()
         }
         for part in (0, 1)
@@ -165,40 +165,44 @@ def rows(results, size):
         if title == BOTH:
             share = 1 - cpu[NETWORK] / cpu[BOTH]
         with_network = title == BOTH or title.endswith(f", {size}")
-        yield (
+        values = (
             title,
             f"{speed[title]:.1f}",
             f"{speed[title] / speed[NETWORK]:.2f}x" if with_network else "",
             f"{1000 * cpu[title]:.1f}",
             f"{share:.1%}" if with_network else "",
         )
+        yield dict(zip(COLUMNS, values))
 
 
 def write(results, size, command, load):
-    body = rows(results, size)
-    table = markdown([HEADER, *body], right=range(1, len(HEADER)))
+    rows = table_rows(results, size)
     text = [
-        "# Images made ready, beside the training of CSPPeleeNet",
+        "# Preparing images, beside the training of CSPPeleeNet",
         "",
         "Each pipeline alone; the network's training step alone, on a batch "
         "that is ready; and both together, with the first pipeline. The share "
-        "of the CPU is a pipeline's CPU time for an image by its and the "
-        "network's together; in the row of both, what they take more than "
+        "of the CPU is a pipeline's CPU time for an image divided by its and "
+        "the network's together; in the row of both, what they take more than "
         f"the network. Medians of {len(results[BOTH])} rounds. "
         f"{platform.machine()}, {os.cpu_count()} cores, load average "
-        f"{load:.1f} at the start; Keras {keras.__version__}, TensorFlow "
-        f"{tf.__version__}.",
+        f"{load:.1f} at the start; {software('Keras', 'TensorFlow')}.",
         "",
         f"    {command}",
         "",
-        *table,
+        *table_lines(COLUMNS, rows, right=range(1, len(COLUMNS))),
     ]
     write_page(RESULTS / "pipeline.md", text)
-    write_csv(
+    write_rows(
         RESULTS / "pipeline.csv",
         ("what", "round", "images_per_s", "cpu_ms_per_image"),
         [
-            (title, number, f"{speed:.2f}", f"{1000 * cpu:.3f}")
+            {
+                "what": title,
+                "round": number,
+                "images_per_s": f"{speed:.2f}",
+                "cpu_ms_per_image": f"{1000 * cpu:.3f}",
+            }
             for title, rounds in results.items()
             for number, (speed, cpu) in enumerate(rounds, 1)
         ],
@@ -210,11 +214,15 @@ def main():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=pathlib.Path, help="of class folders")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=8, help="of a round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--data", type=pathlib.Path, help="a folder of class folders"
+    )
+    parser.add_argument("--size", type=positive_int, default=224)
+    parser.add_argument("--batch", type=positive_int, default=32)
+    parser.add_argument(
+        "--steps", type=positive_int, default=8, help="of a round"
+    )
+    parser.add_argument("--rounds", type=positive_int, default=3)
     options = parser.parse_args()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:

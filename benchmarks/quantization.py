@@ -8,42 +8,55 @@
         --test annotations/instances_test.json
 
 The model is written as TFLite in float32 and in int8, whose ranges are set by
-training images, and both files answer every test image in LiteRT. Told are
-the sizes; how many answers of the int8 file are the Keras model's, and what
-share of each one's answers is right, or COCO's AP; and the time of an image,
-the two files in turn. Each call adds its rows to quantization.csv or puts
-them in the place of those of the same network and calibration, and writes
-quantization.md anew.
+training images, and both files answer every test image in LiteRT. The table
+has the sizes; how many answers of the int8 file are the Keras model's, and
+which part of each one's answers is right, or COCO's AP; and the time of an
+image, the two files in turns. Each call adds its row to quantization.csv, or
+replaces that of the same network and calibration, and writes quantization.md.
 """
 
 import argparse
+import functools
+import itertools
 import os
 import pathlib
 import shlex
 import statistics
 import sys
 import tempfile
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_csp  # noqa: F401  # isort: skip  (before keras, as it says)
 import keras
 import numpy as np
-from peers_lib.machine import cpu
-from result_files import RESULTS, cells, read_csv, write_csv, write_page
+from harness.machine import cpu_name, software
+from harness.results import RESULTS, Table, table_lines, write_page
+from harness.timing import interleaved, median_ratio
 
 from keras_csp import detection, export
-from keras_csp._tables import markdown
 from keras_csp.data import load_classification, load_detection
 from keras_csp.training.run import cli_errors, positive_int
 
 KINDS = ("float32", "int8")
-FIELDS = (
-    *("network", "data", "test images", "calibration"),
-    *("metric", "Keras", "float32", "int8", "int8 same answer"),
-    *("float32 MB", "int8 MB", "share"),
-    *("float32 ms", "int8 ms", "speed"),
+# Timed runs of a file's turn.
+RUNS = 5
+COLUMNS = (
+    "network",
+    "data",
+    "test images",
+    "calibration",
+    "metric",
+    "Keras",
+    "float32",
+    "int8",
+    "int8 same answer",
+    "float32 MB",
+    "int8 MB",
+    "share",
+    "float32 ms",
+    "int8 ms",
+    "speed",
 )
 COMMAND = "command"
 
@@ -57,10 +70,9 @@ class Classifier:
         self.data = options.data
         self.model = keras.saving.load_model(options.classifier, compile=False)
         train, test = load_classification(options.data)
-        size = self.model.input_shape[1]
-        batches = train.evaluation(options.representative, size)
+        batches = train.evaluation(options.representative, self.model)
         self.representative = next(iter(batches))[0].numpy()
-        batches = list(test.evaluation(100, size).as_numpy_iterator())
+        batches = list(test.evaluation(100, self.model).as_numpy_iterator())
         self.images = np.concatenate([images for images, _ in batches])
         self.labels = np.concatenate([labels for _, labels in batches])
 
@@ -95,9 +107,9 @@ class Detector:
             load_detection(path) for path in (options.train, options.test)
         )
         self.precision = (detector.classes, test.class_names)
-        batches = train.evaluation(options.representative, options.size)
+        batches = train.evaluation(options.representative, detector)
         self.representative = next(iter(batches))[0].numpy()
-        batches = list(test.evaluation(1, options.size).as_numpy_iterator())
+        batches = list(test.evaluation(1, detector).as_numpy_iterator())
         self.images = np.concatenate([images for images, _ in batches])
         self.targets = [targets for _, targets in batches]
 
@@ -111,7 +123,7 @@ class Detector:
         return 100 * precision.result()["AP50"]
 
     def same(self, ours, theirs):
-        """Of single boxes there is no answer; AP says it."""
+        """None: boxes have no single answer; AP compares them."""
         return None
 
     def __len__(self):
@@ -141,54 +153,56 @@ def measure(made, options):
                 quantize="int8",
                 representative=ranges,
                 calibration=options.calibration,
-                minimum_agreement=0.0,  # it is measured below
+                minimum_match_rate=0.0,  # it is measured below
             )
         )
         runs = {k: export.load(p, options.threads) for k, p in paths.items()}
         answers = {kind: made.answers(run) for kind, run in runs.items()}
         sizes = {k: path.stat().st_size / 1e6 for k, path in paths.items()}
-        times = in_turn(runs, made.images, options.rounds)
+        seconds = timed(runs, made.images, options.rounds)
     same = made.same(expected, answers["int8"])
     row["int8 same answer"] = "" if same is None else f"{100 * same:.2f} %"
     for kind in KINDS:
         row[kind] = f"{made.score(answers[kind]):.2f}"
         row[f"{kind} MB"] = f"{sizes[kind]:.3f}"
-        row[f"{kind} ms"] = f"{statistics.median(times[kind]):.2f}"
+        row[f"{kind} ms"] = f"{1000 * statistics.median(seconds[kind]):.2f}"
     row["share"] = f"{sizes['int8'] / sizes['float32']:.3f}"
-    ratios = map(np.divide, times["float32"], times["int8"])
-    row["speed"] = f"{statistics.median(ratios):.2f}"
+    speed = median_ratio(seconds["float32"], seconds["int8"])
+    row["speed"] = f"{speed:.2f}"
     row[COMMAND] = shlex.join(sys.argv[1:])
     return row
 
 
-def in_turn(runs, images, rounds):
-    """{kind: milliseconds of an image, for each round}."""
-    times = {kind: [] for kind in runs}
-    for number in range(rounds + 1):
-        image = images[number % len(images)][None]
-        for kind, run in runs.items():
-            start = time.perf_counter()
-            for _ in range(5):
-                run(image)
-            times[kind].append(200 * (time.perf_counter() - start))
-    return {kind: values[1:] for kind, values in times.items()}
+def timed(runs, images, rounds):
+    """{kind: seconds of an image in each round}; all kinds see the same."""
+
+    def run_next(run, turns):
+        run(next(turns)[None])
+
+    calls = {
+        kind: functools.partial(run_next, run, itertools.cycle(images))
+        for kind, run in runs.items()
+    }
+    times = interleaved(calls, rounds + 1, RUNS)
+    # The first round warms up.
+    return {
+        kind: [statistics.mean(turn) for turn in turns[1:]]
+        for kind, turns in times.items()
+    }
 
 
 def write(row, options):
-    """The row among those of earlier calls, and the table of all."""
-    path = options.output / "quantization.csv"
-    key = ("network", "data", "calibration")
-    kept = [r for r in read_csv(path) if any(r[k] != row[k] for k in key)]
-    fields = (*FIELDS, COMMAND)
-    rows = [*kept, {field: str(row[field]) for field in fields}]
-    write_csv(path, fields, cells(rows, fields))
-    write_page(path.with_suffix(".md"), report(rows, options))
+    """Adds the row to those of earlier calls, and writes the page of all."""
+    table = Table(
+        options.output / "quantization.csv",
+        (*COLUMNS, COMMAND),
+        key=("network", "data", "calibration"),
+    )
+    table.add(row)
+    write_page(table.path.with_suffix(".md"), report(table.rows, options))
 
 
 def report(rows, options):
-    import ai_edge_litert
-
-    threads = options.threads
     yield "# TFLite in 8 bits: trained networks"
     yield ""
     yield (
@@ -196,12 +210,11 @@ def report(rows, options):
         "the share for which the int8 file has the Keras model's best class, "
         '"share" the size of the int8 file by the other\'s, "speed" the '
         f"median of {options.rounds} rounds' ratios, above 1 where int8 is "
-        f"faster. {cpu()}, {threads} threads; Keras {keras.__version__}, "
-        f"LiteRT {ai_edge_litert.__version__}."
+        f"faster. {cpu_name()}, {options.threads} threads; "
+        f"{software('Keras', 'LiteRT')}."
     )
     yield ""
-    right = (2, *range(5, len(FIELDS)))
-    yield from markdown([FIELDS, *cells(rows, FIELDS)], right=right)
+    yield from table_lines(COLUMNS, rows, right=(2, *range(5, len(COLUMNS))))
     yield ""
     for row in rows:
         yield f"    python benchmarks/quantization.py {row[COMMAND]}"
@@ -219,29 +232,51 @@ def parse():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    # fmt: off
-    add = parser.add_argument
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--classifier", help=".keras file")
     model.add_argument("--detector", help=".keras file")
-    add("--data", default="digits",
-        help="of a classifier: digits (default), FOLDER or tfds:NAME")
-    add("--train", help="of a detector: COCO JSON that sets the ranges")
-    add("--test", help="of a detector: COCO JSON to be measured on")
-    add("--size", type=positive_int, default=320,
-        help="of a detector's images; default 320")
-    add("--name", help="in the table; default: the model's")
-    add("--title", help="of the data in the table; default: --data")
-    add("--representative", type=positive_int, default=100,
-        help="training images that set the ranges; default 100")
-    add("--calibration", choices=("minmax", "mse"), default="minmax",
-        help="as of keras_csp.export.to_tflite; default minmax")
-    add("--rounds", type=positive_int, default=30, help="timed; default 30")
-    add("--threads", type=positive_int, default=os.cpu_count(),
-        help="of LiteRT; default: all cores")
-    add("--output", type=pathlib.Path, default=RESULTS,
-        help="folder; default: results beside this script")
-    # fmt: on
+    parser.add_argument(
+        "--data",
+        default="digits",
+        help="of a classifier: digits (default), FOLDER or tfds:NAME",
+    )
+    parser.add_argument(
+        "--train", help="of a detector: COCO JSON that sets the ranges"
+    )
+    parser.add_argument(
+        "--test", help="of a detector: COCO JSON that it is tested on"
+    )
+    parser.add_argument("--name", help="in the table; default: the model's")
+    parser.add_argument(
+        "--title", help="of the data in the table; default: --data"
+    )
+    parser.add_argument(
+        "--representative",
+        type=positive_int,
+        default=100,
+        help="training images that set the ranges; default 100",
+    )
+    parser.add_argument(
+        "--calibration",
+        choices=("minmax", "mse"),
+        default="minmax",
+        help="of keras_csp.export.to_tflite; default minmax",
+    )
+    parser.add_argument(
+        "--rounds", type=positive_int, default=30, help="timed; default 30"
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive_int,
+        default=os.cpu_count(),
+        help="of LiteRT; default: all cores",
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=RESULTS,
+        help="folder; default: results beside this script",
+    )
     options = parser.parse_args()
     if options.detector and not (options.train and options.test):
         parser.error("--detector needs --train and --test")

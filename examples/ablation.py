@@ -11,9 +11,9 @@ recipe and steps, and for a seed the same images in the same order. In --output:
     cells/NETWORK_SEED.json  one network trained with one seed
     ablation.csv, .md, .png  cost and accuracy beside the paper's
 
-They appear after the first seed and are renewed after each. The same command
-goes on after the last finished cell, however it was ended, with more --seeds
-if you like; other arguments need another --output.
+The tables appear after the first seed and are updated after each. If
+interrupted, rerun the same command to resume after the last finished cell;
+--seeds may be larger then. Other arguments need another --output.
 """
 
 import argparse
@@ -25,126 +25,190 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
-import ablation_study as ablation
+import ablation_study
 import keras
 import numpy as np
 
 from keras_csp.data import ClassificationAugmentation, load_classification
 from keras_csp.models.builder import build_network
-from keras_csp.training import recipes
-from keras_csp.training import run as runs
+from keras_csp.training import recipes, run
 
-RECIPE = recipes.SMALL_CLASSIFICATION
-# What may differ where a run goes on, and what --smoke stands for.
-FREE = ("output", "part", "seeds", "smoke")
-SMOKE = {"data": "digits", "part": "figure1", "size": 32, "steps": 4,
-         "images": 256, "tests": 100, "seeds": 2}  # fmt: skip
+# What --smoke stands for.
+SMOKE = {
+    "data": "digits",
+    "part": "figure1",
+    "size": 32,
+    "steps": 4,
+    "images": 256,
+    "tests": 100,
+    "seeds": 2,
+}
+TEST_BATCH = 100
 
 
-def load(options):
+def make_recipe(options):
+    """Shifts and flips only: less than the paper's, for so few steps."""
+    return recipes.SMALL_CLASSIFICATION.replace(
+        size=options.size,
+        steps=options.steps,
+        augmentation=ClassificationAugmentation.light(options.size),
+    )
+
+
+def load(options, recipe):
     """The training images, and batches of the test images."""
     train, test = load_classification(options.data)
     train, test = train.first(options.images), test.first(options.tests)
-    if train.size < RECIPE.batch_size:
-        raise ValueError(f"{train.size} images are less than a batch")
-    return train, test.evaluation(100, options.size).cache()
+    recipe.batches(train.size)  # at least one
+    return train, test.evaluation(TEST_BATCH, options.size).cache()
 
 
-def batches(train, seed, options):
-    """Shifted and mirrored: less than the paper varies, for so few steps."""
-    size, batch = options.size, RECIPE.batch_size
-    views = ClassificationAugmentation(
-        min_crop=size, max_crop=size * 5 // 4,
-        angle=0, aspect=1, hue=0, saturation=1, exposure=1,
-    )  # fmt: skip
-    return train.training(batch, size, views, seed, drop_remainder=True)
-
-
-def cell(entry, seed, data, options):
+def train_cell(entry, seed, recipe, data):
     """One network trained with one seed: its cost and accuracy."""
     wall, cpu = time.perf_counter(), time.process_time()
     keras.utils.clear_session()
     gc.collect()
     keras.utils.set_random_seed(seed)
     train, test = data
-    shape = (options.size, options.size, train.channels)
     model = build_network(
-        entry.row, input_shape=shape, classes=len(train.class_names)
+        entry.spec,
+        input_shape=(recipe.size, recipe.size, train.channels),
+        classes=len(train.class_names),
     )
-    # TensorFlow traces a step twice where it makes variables; not so here.
-    optimizer = RECIPE.optimizer(options.steps)
+    # Otherwise TensorFlow traces a step twice, since it creates variables.
+    optimizer = recipe.make_optimizer()
     optimizer.build(model.trainable_variables)
-    metrics = [keras.metrics.CategoricalAccuracy()]
-    model.compile(optimizer, RECIPE.loss(), metrics=metrics, jit_compile=False)
-    images = batches(train, seed, options).repeat()
-    model.fit(images, steps_per_epoch=options.steps, shuffle=False, verbose=0)
+    model.compile(
+        optimizer,
+        recipe.make_loss(),
+        metrics=[keras.metrics.CategoricalAccuracy()],
+        jit_compile=False,
+    )
+    model.fit(
+        recipe.training(train, seed=seed).repeat(),
+        steps_per_epoch=recipe.steps,
+        shuffle=False,
+        verbose=0,
+    )
     loss, accuracy = model.evaluate(test, verbose=0)
     if not np.isfinite(loss):
         raise ValueError(f"{entry.name} with seed {seed} has a loss of {loss}")
-    counted = keras_csp.count(model)
+    cost = keras_csp.count(model)
     return {
-        **{"network": entry.name, "seed": seed, "accuracy": accuracy},
-        **{"params": counted.params, "bflops": counted.bflops, "loss": loss},
+        "network": entry.name,
+        "seed": seed,
+        "accuracy": accuracy,
+        "params": cost.params,
+        "bflops": cost.bflops,
+        "loss": loss,
         "seconds": round(time.perf_counter() - wall, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
     }
 
 
-def fill(options, data):
+def train_missing(options, recipe, data):
     """Trains the cells that are missing, seed by seed."""
-    entries, folder = ablation.entries(options.part), options.output / "cells"
+    entries = ablation_study.entries(options.part)
+    folder = options.output / "cells"
     folder.mkdir(exist_ok=True)
-    order = [(n, seed) for seed in range(options.seeds) for n in entries]
-    paths = {key: folder / "{}_{}.json".format(*key) for key in order}
-    cells = {key: ablation.read_cell(paths[key], *key) for key in order}
-    title = f"{pathlib.Path(options.data).name}, {data[0].size} images, "
-    title += f"{options.size} pixels, {options.steps} steps; "
-    title += RECIPE.summary(options.steps)
-    for number, (name, seed) in enumerate(order, 1):
-        if cells[name, seed] is None:
-            found = cell(entries[name], seed, data, options)
-            runs.write_json(paths[name, seed], found)
-            cells[name, seed] = found
-            print(f"{number} of {len(order)}: {name}, seed {seed}, accuracy "
-                  f"{found['accuracy']:.4f}, about "
-                  f"{ablation.minutes_left(cells):.0f} min left",
-                  flush=True)  # fmt: skip
+    order = [(name, seed) for seed in range(options.seeds) for name in entries]
+    paths = {
+        (name, seed): folder / f"{name}_{seed}.json" for name, seed in order
+    }
+    cells = {key: ablation_study.read_cell(paths[key], *key) for key in order}
+    title = (
+        f"{pathlib.Path(options.data).name}, {data[0].size} images, "
+        f"{options.size} pixels; {recipe.summary()}"
+    )
+    for number, key in enumerate(order, 1):
+        if cells[key] is None:
+            name, seed = key
+            cells[key] = train_cell(entries[name], seed, recipe, data)
+            run.write_json(paths[key], cells[key])
+            print(
+                f"{number} of {len(order)}: {name}, seed {seed}, accuracy "
+                f"{cells[key]['accuracy']:.4f}, about "
+                f"{ablation_study.minutes_left(cells):.0f} min left",
+                flush=True,
+            )
         if number % len(entries) == 0:  # a seed is complete
-            done = [cells[key] for key in order[:number]]
-            ablation.write(options.output, done, title)
+            finished = [cells[done] for done in order[:number]]
+            ablation_study.write(options.output, finished, title)
     print((options.output / "ablation.md").read_text("utf-8"))
 
 
 def main():
     options = parse()
-    with runs.cli_errors("ablation"):
-        data = load(options)
-        runs.save_run_args(options.output, vars(options), RECIPE, FREE)
-        fill(options, data)
+    with run.cli_errors("ablation"):
+        recipe = make_recipe(options)
+        data = load(options, recipe)
+        # --part and --seeds may differ where a run is resumed.
+        names = ("data", "images", "tests")
+        arguments = {name: getattr(options, name) for name in names}
+        run.save_run(options.output, recipe, arguments)
+        train_missing(options, recipe, data)
 
 
 def parse():
-    # fmt: off
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, positive = parser.add_argument, runs.positive_int
-    add("--data", default="tfds:cifar10", help="FOLDER, digits or tfds:NAME")
-    add("--part", choices=ablation.PARTS, default="all", help="default all")
-    add("--images", type=positive, default=25_000,
-        help="to train on, the first; default 25000")
-    add("--tests", type=positive, default=5_000, help="likewise; default 5000")
-    add("--size", type=int, choices=(32, 48, 64, 96, 128, 224), default=64,
-        help="side in pixels, to which images are enlarged; default 64")
-    add("--steps", type=positive, default=400,
-        help="batches for each network; default 400")
-    add("--seeds", type=positive, default=3, help="how many; default 3")
-    add("--output", type=pathlib.Path, default="runs/ablation", help="folder")
-    add("--smoke", action="store_true", help="digits, a few steps: a minute")
-    # fmt: on
-    if parser.parse_args().smoke:
-        parser.set_defaults(**SMOKE)
-    return parser.parse_args()
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--data",
+        default="tfds:cifar10",
+        help="a FOLDER of class folders, digits, or tfds:NAME (default "
+        "tfds:cifar10)",
+    )
+    parser.add_argument(
+        "--part",
+        choices=ablation_study.PARTS,
+        default="all",
+        help="which networks; default all",
+    )
+    parser.add_argument(
+        "--images",
+        type=run.positive_int,
+        default=25_000,
+        help="train on the first so many; default 25000",
+    )
+    parser.add_argument(
+        "--tests",
+        type=run.positive_int,
+        default=5_000,
+        help="test on the first so many; default 5000",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        choices=(32, 48, 64, 96, 128, 224),
+        default=64,
+        help="side in pixels, to which images are resized; default 64",
+    )
+    parser.add_argument(
+        "--steps",
+        type=run.positive_int,
+        default=400,
+        help="batches for each network; default 400",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=run.positive_int,
+        default=3,
+        help="number of seeds; default 3",
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/ablation"),
+        help="folder of the results; default runs/ablation",
+    )
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="digits, few networks and steps: a minute",
+    )
+    return run.parse_arguments(parser, SMOKE)
 
 
 if __name__ == "__main__":

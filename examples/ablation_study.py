@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 
-from keras_csp import _tables as text
+from keras_csp import _tables
 from keras_csp._files import atomic_write
 from keras_csp._validation import check_choice
 from keras_csp.analysis.published import Published, published
@@ -43,19 +43,19 @@ HEADER = (
 )
 
 
-def reduced(row, by):
-    """The row with all widths and groups divided: a group keeps its width.
+def reduced(spec, by):
+    """The network with all widths and groups divided: a group keeps its width.
 
     Args:
-        row: a `NetworkSpec`.
+        spec: a `NetworkSpec`.
         by: a divisor of its widths and groups.
     """
     return dataclasses.replace(
-        _divided(row, by),
-        name=f"{row.name}_reduced{by}",
-        provenance=f"Reduced: {row.name}, widths and groups divided by {by}.",
+        _divided(spec, by),
+        name=f"{spec.name}_reduced{by}",
+        provenance=f"Reduced: {spec.name}, widths and groups divided by {by}.",
         cfg=None,
-        pretrained=None,
+        timm_counterpart=None,
     )
 
 
@@ -83,20 +83,20 @@ class Entry:
     """A network of the ablation.
 
     Attributes:
-        row: its definition.
+        spec: its definition.
         base: name of the network that it is compared with; of that, its own.
         published: the paper's numbers.
         label: as in the table.
     """
 
-    row: NetworkSpec
+    spec: NetworkSpec
     base: str
     published: Published
     label: str
 
     @property
     def name(self):
-        return self.row.name
+        return self.spec.name
 
 
 def entries(part="all"):
@@ -120,20 +120,20 @@ def _table1():
     for fusion in ("first", "last", "csp"):
         for gamma in sorted(GAMMAS, reverse=True):
             printed = published("CSPPeleeNet", gamma, fusion)
-            row = csp_peleenet(gamma, fusion)
+            spec = csp_peleenet(gamma, fusion)
             label = f"{printed.model}, gamma {gamma}"
-            found.append(Entry(row, PELEENET.name, printed, label))
+            found.append(Entry(spec, PELEENET.name, printed, label))
     return found
 
 
 def _figure1():
     found = []
     for base, csp, by in PAIRS:
-        for row in (base, csp):
-            printed = published(row.name)
+        for spec in (base, csp):
+            printed = published(spec.name)
             label = f"{printed.model}, 1/{by} width"
             name = reduced(base, by).name
-            found.append(Entry(reduced(row, by), name, printed, label))
+            found.append(Entry(reduced(spec, by), name, printed, label))
     return found
 
 
@@ -216,7 +216,7 @@ def results(cells):
 def table(made):
     """Rows of strings below `HEADER`.
 
-    "saved" is the share of the base network's BFLOPs that a network does
+    "saved" is the fraction of the base network's BFLOPs that a network does
     without, "gain" its accuracy less the base network's, in points. Both are
     empty while there is no result of the base network.
     """
@@ -258,7 +258,7 @@ def write(folder, cells, title):
     """
     made = results(cells)
     rows = [HEADER, *table(made)]
-    lines = text.markdown(rows, right=range(1, len(HEADER)))
+    lines = _tables.markdown(rows, right=range(1, len(HEADER)))
     with (
         atomic_write(folder / "ablation.csv") as part,
         part.open("w", encoding="utf-8", newline="") as file,

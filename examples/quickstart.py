@@ -6,7 +6,8 @@
 
 It trains, saves the model, reloads it in a new process and compares the
 predictions, writes a TFLite file and checks it with LiteRT, and draws a
-picture with the training curve and some predictions.
+picture with the training curve and some predictions. The saved model knows its
+size and the names of its classes: keras-csp predict needs nothing else.
 """
 
 import argparse
@@ -52,10 +53,12 @@ def augmentation(size):
 
 
 def fit(model, images, tests, epochs):
-    """Adam, its rate falling along a cosine."""
-    rate = keras.optimizers.schedules.CosineDecay(2e-3, epochs * len(images))
+    """Adam, its learning rate falling along a cosine."""
+    learning_rate = keras.optimizers.schedules.CosineDecay(
+        2e-3, epochs * len(images)
+    )
     model.compile(
-        keras.optimizers.Adam(rate),
+        keras.optimizers.Adam(learning_rate),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
     )
@@ -124,6 +127,9 @@ def main():
             input_shape=(size, size, train.channels),
             classes=len(train.class_names),
         )
+        model = keras_csp.with_image_spec(
+            model, size=size, resize="crop", class_names=train.class_names
+        )
         folder.mkdir(parents=True, exist_ok=True)
     print(
         f"{options.model}: {train.size} training and {test.size} "
@@ -142,7 +148,7 @@ def main():
     check = to_tflite(model, folder / "model.tflite", images)
     print(
         f"TFLite: {check.size / 1e6:.1f} MB, largest difference "
-        f"{check.largest_difference:.1g}, agreement {check.agreement:.0%}"
+        f"{check.largest_difference:.1g}, match rate {check.match_rate:.0%}"
     )
     predictions = model.predict(images, verbose=0)
     names = train.class_names

@@ -5,23 +5,24 @@
         --validation tfds:voc/2007:validation --backbone CSPResNet50
 
 The boxes: a JSON in COCO's format, its images beside it or in --images; or a
-set of TensorFlow Datasets, tfds:NAME:SPLIT. A faulty box or image is named and
-left out. In --output:
+set of TensorFlow Datasets, tfds:NAME:SPLIT. Faulty boxes and images are named
+and left out. The arguments change the recipe; --recipe FOLDER/run.json takes
+that of another run. In --output:
 
-    run.json            the arguments and the recipe
+    run.json            the recipe as it ran, and the other arguments
     log.csv             losses and AP, a row for each epoch
     state/              the last and the best epoch
-    detector.keras      the best epoch, by AP50; classes.json for detect.py
-    validation.json     its AP, in all and for each class; likewise test
-    validation_*.png    what it finds beside the truth; precision and recall
+    detector.keras      the best epoch, by AP50
+    validation.json     its AP, overall and for each class; likewise test
+    validation_*.png    detections beside the truth; precision and recall
 
-Interrupted or killed? The same command goes on after the last epoch. With a
-larger --epochs it goes on to that. Other arguments need another --output.
+keras-csp predict finds objects with detector.keras, which knows its classes.
+
+If interrupted, rerun the same command to resume after the last epoch. A larger
+--epochs continues a finished run. Other arguments need another --output.
 """
 
-import argparse
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -29,197 +30,281 @@ import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 
 from keras_csp import detection
-from keras_csp.data import DetectionAugmentation, load_detection
+from keras_csp.data import load_detection
 from keras_csp.detection.drawing import draw_comparison, draw_precision_recall
-from keras_csp.training import recipes
-from keras_csp.training import run as runs
-from keras_csp.training.checkpoint import TrainingState
+from keras_csp.training import TrainingState, recipes, run
 
-# What may differ where a run goes on.
-FREE = ("epochs", "output", "verbose")
+ANCHORS_PER_LEVEL = 3
+# What a resumed run must have in common with its beginning.
+ARGUMENTS = (
+    "train",
+    "validation",
+    "test",
+    "images",
+    "on_error",
+    "limit",
+    "backbone",
+    "neck",
+    "levels",
+    "attention",
+    "spp",
+    "backbone_weights",
+    "weights",
+    "validation_freq",
+    "seed",
+    "epochs",
+)
 
 
-def load(source, options):
-    """A data set of a JSON, or of tfds:NAME:SPLIT."""
-    if source.startswith("tfds:"):
-        name, _, split = source.removeprefix("tfds:").partition(":")
-        return load_detection(f"tfds:{name}", split=split or "train")
-    return load_detection(
-        source, images=options.images, on_error=options.broken
+def make_recipe(options):
+    """The recipe of --recipe, changed by the other arguments."""
+    recipe = recipes.get_recipe(
+        options.recipe,
+        kind="detection",
+        batch_size=options.batch,
+        learning_rate=options.learning_rate,
+        box_loss=options.box_loss,
+        anchor_threshold=options.anchor_threshold,
     )
+    recipe = recipe.at_size(options.size).replace(sizes=options.sizes)
+    recipe = recipe.with_augmentation(mosaic=options.mosaic)
+    if options.no_up:
+        recipe = recipe.with_augmentation(rotate90=True, vertical_flip=0.5)
+    return recipe
 
 
 def load_all(options):
-    """{"train", "validation", "test"}, without a test that is not asked."""
-    data = {"train": load(options.train, options)}
-    names = data["train"].class_names
-    for title in ("validation", "test") if options.test else ("validation",):
-        data[title] = load(getattr(options, title), options)
-        if (found := data[title].class_names) != names:
-            raise ValueError(f"--{title} has classes {found}, not {names}")
+    """{"train", "validation", "test"}, the last one if it is asked for."""
+    sources = {"train": options.train, "validation": options.validation}
+    if options.test:
+        sources["test"] = options.test
+    data = {}
+    for title, source in sources.items():
+        data[title] = load_detection(
+            source, images=options.images, on_error=options.on_error
+        )
+        names, expected = data[title].class_names, data["train"].class_names
+        if names != expected:
+            raise ValueError(f"--{title} has classes {names}, not {expected}")
     if options.limit:
         data["train"] = data["train"].first(options.limit)
     return data
 
 
-def count_steps(options, recipe, train):
-    """Batches of the whole training, an epoch's last one not being full."""
-    return -(-train.size // recipe.batch_size) * options.epochs
-
-
 def build(options, recipe, train):
-    levels = len(detection.get_neck(options.neck).outputs)
+    """A compiled detector of images of any size."""
+    neck = detection.get_neck(
+        options.neck, options.levels, options.attention, options.spp
+    )
     anchors = detection.fit_anchors(
-        train, 3 * levels, options.size, options.seed
+        train,
+        ANCHORS_PER_LEVEL * len(neck.outputs),
+        recipe.size,
+        options.seed,
     )
     detector = keras_csp.Detector(
         options.backbone,
-        options.neck,
+        neck,
         classes=len(train.class_names),
         input_shape=(None, None, 3),
-        attention=options.attention,
-        spp=options.spp,
         anchors=anchors,
+        backbone_weights=options.backbone_weights,
         weights=options.weights,
+        class_names=train.class_names,
     )
-    loss = detection.YoloLoss(
-        options.box_loss, anchor_threshold=options.anchor_threshold
-    )
-    steps = count_steps(options, recipe, train)
-    detector.compile(recipe.optimizer(steps), loss)
+    # The size at which it is measured, and which keras-csp predict uses.
+    detector = keras_csp.with_image_spec(detector, size=recipe.size)
+    detector.compile(recipe.make_optimizer(), recipe.make_loss())
     return detector
 
 
 def fit(detector, data, options, recipe):
-    """Trains, from the last finished epoch on, and takes the best epoch."""
+    """Trains the epochs that are missing, and loads the best one."""
     state = TrainingState(
-        options.output / "state", "val_AP50", options.output / "log.csv"
+        options.output / "state",
+        monitor="val_AP50",
+        log=options.output / "log.csv",
     )
     epoch = state.restore(detector)
     if epoch:
-        print(f"going on after epoch {epoch} of {options.epochs}")
-    augmentation = DetectionAugmentation(
-        mosaic=options.mosaic,
-        rotate90=options.no_up,
-        vertical_flip=0.5 if options.no_up else 0.0,
-    )
+        print(f"resuming after epoch {epoch} of {options.epochs}")
     detector.fit(
-        data["train"].training(
-            recipe.batch_size,
-            options.sizes or (options.size,),
-            augmentation,
-            seed=options.seed + epoch,
-        ),
-        validation_data=data["validation"].evaluation(8, options.size),
+        recipe.training(data["train"], detector, options.seed + epoch),
+        validation_data=recipe.evaluation(data["validation"], detector),
         validation_freq=options.validation_freq,
         epochs=options.epochs,
         initial_epoch=epoch,
         callbacks=[state],
         verbose=options.verbose,
     )
-    if state.best:
-        detector.load_weights(state.best_path)
+    state.restore_best(detector)
     print(f"best epoch: {state.best or 'the last'}")
 
 
-def report(detector, data, options, title):
+def report(detector, dataset, class_names, folder, title):
     """AP of one data set: printed, as JSON and as pictures."""
-    precision = detection.AveragePrecision(detector.classes, data.class_names)
-    dataset = data.evaluation(8, options.size)
+    precision = detection.AveragePrecision(detector.classes, class_names)
     results = detector.evaluate(dataset, precision=precision, verbose=0)
-    table = results["per_class"] = precision.per_class()
-    runs.write_json(options.output / f"{title}.json", results)
-    rows = {"all": results, **dict(list(table.items())[:20])}
-    shown = [f"{n} {r['AP']:.3f} {r['AP50']:.3f}" for n, r in rows.items()]
-    print(f"{title}, AP and AP50: {', '.join(shown)}")
-    path = options.output / f"{title}_precision_recall.png"
-    draw_precision_recall(path, precision, title)
+    results["per_class"] = precision.per_class()
+    run.write_json(folder / f"{title}.json", results)
+    print(f"{title}: AP {results['AP']:.3f}, AP50 {results['AP50']:.3f}")
+    for name, values in list(results["per_class"].items())[:20]:
+        print(f"  {name}: AP {values['AP']:.3f}, AP50 {values['AP50']:.3f}")
+    draw_precision_recall(
+        folder / f"{title}_precision_recall.png", precision, title
+    )
     images, targets = next(iter(dataset))
     images = images.numpy()[:6]
     draw_comparison(
-        options.output / f"{title}_detections.png",
+        folder / f"{title}_detections.png",
         images,
         {key: value.numpy()[:6] for key, value in targets.items()},
         detector.predict(images, verbose=0),
-        data.class_names,
+        class_names,
     )
 
 
 def main():
     options = parse()
-    output, shape = options.output, (options.size, options.size, 3)
-    with runs.cli_errors("train_detector"):
-        check(options)
+    with run.cli_errors("train_detector"):
         keras.utils.set_random_seed(options.seed)
-        recipe = recipes.get_recipe(options.recipe, batch_size=options.batch)
+        recipe = make_recipe(options)
         data = load_all(options)
-        detector = build(options, recipe, data["train"])
-        runs.save_run_args(output, vars(options), recipe, FREE)
+        train = data["train"]
+        options.epochs = options.epochs or recipe.epochs(train.size)
+        recipe = recipe.for_epochs(options.epochs, train.size)
+        detector = build(options, recipe, train)
+        run.save_run(
+            options.output,
+            recipe,
+            {name: getattr(options, name) for name in ARGUMENTS},
+            free=("epochs", "recipe.steps"),
+        )
+        shape = (recipe.size, recipe.size, 3)
         print(keras_csp.count(detector, input_shape=shape).summary())
-        print(recipe.summary(count_steps(options, recipe, data["train"])))
+        print(recipe.summary())
         fit(detector, data, options, recipe)
-        runs.save_model(output / "detector.keras", detector)
-        classes = {"names": data["train"].class_names, "size": options.size}
-        runs.write_json(output / "classes.json", classes)
-        for title in list(data)[1:]:
-            report(detector, data[title], options, title)
-
-
-def check(options):
-    """Numbers, before anything is read."""
-    for size in (options.size, *(options.sizes or ())):
-        if size < 32 or size % 32:
-            raise ValueError(f"a size must be a multiple of 32, not {size}")
-    for name in ("batch", "epochs", "limit", "validation_freq"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be positive, not {value}")
+        run.save_model(options.output / "detector.keras", detector)
+        for title in data:
+            if title != "train":
+                dataset = recipe.evaluation(data[title], detector)
+                names = train.class_names
+                report(detector, dataset, names, options.output, title)
 
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = run.make_parser(__doc__, output="runs/detector")
+    add_data_arguments(parser.add_argument_group("data"))
+    add_detector_arguments(parser.add_argument_group("detector"))
+    run.add_recipe_arguments(parser, "detection", "small-detection", epochs=100)
+    add_recipe_changes(parser.add_argument_group("changes of the recipe"))
+    return run.parse_arguments(parser)
+
+
+def add_data_arguments(group):
+    group.add_argument(
+        "--train", required=True, help="a COCO JSON, or tfds:NAME:SPLIT"
     )
-    # fmt: off
-    add = parser.add_argument
-    add("--train", required=True, help="COCO JSON, or tfds:NAME:SPLIT")
-    add("--validation", required=True, help="likewise; AP after every epoch")
-    add("--test", help="likewise; AP at the end, with the best epoch")
-    add("--images", help="folder of the images; default: beside the JSON")
-    add("--broken", choices=("skip", "raise"), default="skip",
-        help="what to do with a faulty annotation; default skip and count")
-    add("--backbone", default="CSPPeleeNet",
-        help="of keras_csp.list_models(); default CSPPeleeNet")
-    add("--neck", choices=sorted(detection.NECKS), default="efm",
-        help="how the levels are fused, Fig. 6; default efm")
-    add("--attention", choices=("sam",), help="spatial attention; default none")
-    add("--spp", action="store_true", help="spatial pyramid pooling")
-    add("--weights", help="imagenet, for the backbone; or a .weights.h5 file")
-    add("--recipe", default="small-detection",
-        choices=[name for name in recipes.RECIPES if "detection" in name],
-        help="optimizer, rate and batch; default small-detection")
-    add("--box-loss", default="ciou", choices=detection.BOX_LOSSES)
-    add("--anchor-threshold", type=float, default=0.4,
-        help="anchors with a larger IoU are trained too; 1: only the best")
-    add("--size", type=int, default=416,
-        help="side of the input, pixels, a multiple of 32; default 416")
-    add("--sizes", type=int, nargs="+",
-        help="of the training, one drawn for each batch; default --size")
-    add("--batch", type=int, help="images a step; default: the recipe's")
-    add("--epochs", type=int, default=100)
-    add("--validation-freq", type=int, default=1, help="epochs; default 1")
-    add("--mosaic", type=float, default=0.3,
-        help="share of images made of four, 0 to 1; default 0.3")
-    add("--no-up", action="store_true",
-        help="images have no up: turn by 90 degrees, flip vertically")
-    add("--limit", type=int, help="train on the first images only")
-    add("--seed", type=int, default=0)
-    add("--verbose", type=int, default=1, help="2: one line an epoch")
-    add("--output", type=pathlib.Path, default="runs/detector",
-        help="folder; default runs/detector")
-    # fmt: on
-    return parser.parse_args()
+    group.add_argument(
+        "--validation",
+        required=True,
+        help="likewise; its AP is measured after every epoch",
+    )
+    group.add_argument("--test", help="likewise; its AP is measured at the end")
+    group.add_argument(
+        "--images", help="folder of the images; default: beside the JSON"
+    )
+    group.add_argument(
+        "--on-error",
+        choices=("skip", "raise"),
+        default="skip",
+        help="faulty annotations are skipped and counted (default), or an "
+        "error is raised",
+    )
+    group.add_argument(
+        "--limit",
+        type=run.positive_int,
+        help="train on the first images only",
+    )
+
+
+def add_detector_arguments(group):
+    group.add_argument(
+        "--backbone",
+        default="CSPPeleeNet",
+        help="a name of keras_csp.list_models(); default CSPPeleeNet",
+    )
+    group.add_argument(
+        "--neck",
+        choices=sorted(detection.NECKS),
+        default="efm",
+        help="how the levels are fused, Fig. 6; default efm",
+    )
+    group.add_argument(
+        "--levels",
+        nargs="+",
+        metavar="LEVEL",
+        help="of the pyramid, finest first, e.g. P3 P4 P5; default: the neck's",
+    )
+    group.add_argument(
+        "--attention",
+        choices=("sam",),
+        help="spatial attention; default: none",
+    )
+    group.add_argument(
+        "--spp", action="store_true", help="spatial pyramid pooling"
+    )
+    group.add_argument(
+        "--backbone-weights",
+        help="of the backbone: imagenet, for networks that have such weights, "
+        "or a file; default: random",
+    )
+    group.add_argument(
+        "--weights",
+        help="of the whole detector: a .weights.h5 or .keras file; default: "
+        "random",
+    )
+
+
+def add_recipe_changes(group):
+    group.add_argument("--learning-rate", type=float, help="the largest")
+    group.add_argument(
+        "--box-loss", choices=detection.BOX_LOSSES, help="loss of the boxes"
+    )
+    group.add_argument(
+        "--anchor-threshold",
+        type=float,
+        help="anchors with a larger IoU are trained too; 1: only the best",
+    )
+    group.add_argument(
+        "--size",
+        type=run.positive_int,
+        help="side of the input in pixels, a multiple of 32; the training "
+        "sizes of the recipe change in proportion",
+    )
+    group.add_argument(
+        "--sizes",
+        type=run.positive_int,
+        nargs="+",
+        help="sides of the training images, one drawn for each batch",
+    )
+    group.add_argument(
+        "--mosaic",
+        type=float,
+        help="fraction of the images that are made of four",
+    )
+    group.add_argument(
+        "--no-up",
+        action="store_true",
+        help="images have no up: they are turned by quarters and flipped "
+        "upside down",
+    )
+    group.add_argument(
+        "--validation-freq",
+        type=run.positive_int,
+        default=1,
+        help="epochs from one validation to the next; default 1",
+    )
 
 
 if __name__ == "__main__":

@@ -5,18 +5,21 @@
     python examples/train_imagenet.py --data tfds:imagenet2012 \\
         --model CSPResNeXt50 --recipe paper-classification --output runs/paper
 
-In --output: run.json, the arguments and the recipe; log.csv and curves.png;
-state/, the last epoch and the best by validation accuracy; model.keras, the
-best, with --ema its averaged weights; results.json, its accuracy from the
-paper's ten crops. The same seed gives the same weights on the same CPU.
+The arguments change the recipe; --recipe FOLDER/run.json takes that of another
+run. The same seed gives the same weights on the same CPU. In --output:
 
-Interrupted or killed? The same command goes on after the last epoch. With a
-larger --epochs it goes on to that. Other arguments need another --output.
+    run.json        the recipe as it ran, and the other arguments
+    log.csv         loss and accuracy, a row for each epoch
+    curves.png      the same as a picture
+    state/          the last epoch, and the best by validation accuracy
+    model.keras     the best epoch, with --ema its averaged weights
+    results.json    its accuracy from the paper's ten crops
+
+If interrupted, rerun the same command to resume after the last epoch. A larger
+--epochs continues a finished run. Other arguments need another --output.
 """
 
-import argparse
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -24,130 +27,202 @@ import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 
 from keras_csp.data import ClassificationAugmentation, load_classification
-from keras_csp.training import devices, recipes
-from keras_csp.training import run as runs
-from keras_csp.training.checkpoint import TrainingState, tensorboard
+from keras_csp.training import TrainingState, recipes, run
+from keras_csp.training.curves import draw_curves
+from keras_csp.training.multi_device import make_strategy, shard_safe_batches
 
-VIEWS = {"paper": "for_size", "light": "light"}
-# What may differ where a run goes on, and what --smoke stands for.
-FREE = ("epochs", "output", "verbose", "tensorboard", "smoke")
-SMOKE = {"model": "CSPResNet10", "size": 32, "epochs": 4, "ema": 0.9,
-         "tensorboard": True, "output": "runs/smoke"}  # fmt: skip
+# What --smoke stands for.
+SMOKE = {
+    "model": "CSPResNet10",
+    "size": 32,
+    "epochs": 4,
+    "ema": 0.9,
+    "tensorboard": True,
+    "output": "runs/smoke",
+}
+
+
+def make_recipe(options):
+    """The recipe of --recipe, changed by the other arguments."""
+    recipe = recipes.get_recipe(
+        options.recipe,
+        kind="classification",
+        learning_rate=options.learning_rate,
+        batch_size=options.batch,
+        accumulation=options.accumulate,
+        ema=options.ema,
+        label_smoothing=options.label_smoothing,
+    )
+    recipe = recipe.at_size(options.size)
+    if options.augmentation == "light":
+        light = ClassificationAugmentation.light(recipe.size)
+        recipe = recipe.replace(augmentation=light)
+    return recipe.with_augmentation(
+        flip=options.flip,
+        rand_augment=options.rand_augment,
+        mixup=options.mixup,
+        cutmix=options.cutmix,
+        mosaic=options.mosaic,
+    )
 
 
 def build(options, recipe, data):
-    shape = (options.size, options.size, data.channels)
-    classes = len(data.class_names)
-    factory = keras_csp.models.get_factory(options.model)
-    model = factory(weights=None, input_shape=shape, classes=classes)
-    steps = options.epochs * recipe.batches(data.size)
-    optimizer = recipe.optimizer(steps, options.accumulate, options.ema)
-    model.compile(optimizer, recipe.loss(), metrics=["accuracy"])
-    return model
+    factory = keras_csp.get_factory(options.model)
+    return recipe.build(factory, data, metrics=["accuracy"])
 
 
 def train(options, recipe, data, test, strategy):
-    """From where the run stands to its last epoch."""
-    output = options.output
-    names = ("flip", "rand_augment", "mixup", "cutmix", "mosaic")
-    views = getattr(ClassificationAugmentation, VIEWS[options.augmentation])
-    augmentation = views(
-        recipe.crop_side(options.size),
-        **{name: getattr(options, name) for name in names},
-    )
+    """Trains the epochs that are missing; returns the `TrainingState`."""
     model = build(options, recipe, data)
-    runs.save_run_args(output, vars(options), recipe, FREE)
-    steps = options.epochs * recipe.batches(data.size)
+    run.save_run(
+        options.output,
+        recipe,
+        {
+            "data": options.data,
+            "model": options.model,
+            "precision": options.precision,
+            "devices": strategy.num_replicas_in_sync,
+            "seed": options.seed,
+            "epochs": options.epochs,
+        },
+        free=("epochs", "recipe.steps"),
+    )
     print(keras_csp.count(model).summary())
-    print(recipe.summary(steps, options.accumulate))
-    state = TrainingState(output / "state", "val_accuracy", output / "log.csv")
-    if epoch := state.restore(model):
-        print(f"going on after epoch {epoch} of {options.epochs}")
+    print(recipe.summary())
+    state = TrainingState(
+        options.output / "state",
+        monitor="val_accuracy",
+        log=options.output / "log.csv",
+    )
+    epoch = state.restore(model)
+    if epoch:
+        print(f"resuming after epoch {epoch} of {options.epochs}")
     callbacks = [state, keras.callbacks.TerminateOnNaN()]
-    if options.ema:  # the validation is of its weights
+    if recipe.ema:
+        # So that the averaged weights are validated.
         callbacks.append(keras.callbacks.SwapEMAWeights())
     if options.tensorboard:
-        callbacks += tensorboard(output / "tensorboard")
-    shape, seed = (recipe.batch_size, options.size), options.seed + epoch
+        callbacks += run.tensorboard(options.output / "tensorboard")
+    tests = recipe.evaluation(test, model)
     model.fit(
-        data.training(*shape, augmentation, seed, drop_remainder=True),
-        validation_data=devices.shared(test.evaluation(*shape), strategy),
-        epochs=options.epochs, initial_epoch=epoch, callbacks=callbacks,
-        shuffle=False, verbose=options.verbose,
-    )  # fmt: skip
+        recipe.training(data, model, options.seed + epoch),
+        validation_data=shard_safe_batches(tests, strategy),
+        epochs=options.epochs,
+        initial_epoch=epoch,
+        callbacks=callbacks,
+        shuffle=False,  # the data set shuffles itself
+        verbose=options.verbose,
+    )
     return state
 
 
 def report(options, recipe, data, test, state):
-    """The best epoch: saved, and measured as the paper does."""
-    output, best = options.output, state.best
-    runs.draw_curves(output / "curves.png", state.history, options.model)
+    """Saves the best epoch, and measures it as the paper does."""
+    draw_curves(options.output / "curves.png", state.history, options.model)
     model = build(options, recipe, data)  # on one device
     state.restore_best(model)
-    runs.save_model(output / "model.keras", model)
-    shift = max(1, recipe.crop_side(options.size) // 8)  # 32 of 256 pixels
-    crops = keras_csp.evaluate_ten_crop(model, test, options.size, shift=shift)
-    results = {"best": best, "ten_crop": crops, "classes": data.class_names}
-    runs.write_json(output / "results.json", results)
+    run.save_model(options.output / "model.keras", model)
+    ten_crop = keras_csp.evaluate_ten_crop(
+        model, test, recipe.size, shift=recipe.ten_crop_shift
+    )
+    run.write_json(
+        options.output / "results.json",
+        {"best": state.best, "ten_crop": ten_crop},
+    )
     print(f"{len(data.skipped + test.skipped)} images could not be read")
-    print(f"best: {best}; from ten crops: {crops}; see {output}")
+    print(f"best: {state.best}; from ten crops: {ten_crop}")
+    print(f"see {options.output}")
 
 
 def main():
     options = parse()
-    recipe = recipes.get_recipe(
-        options.recipe, learning_rate=options.rate, batch_size=options.batch,
-        label_smoothing=options.label_smoothing,
-    )  # fmt: skip
-    with runs.cli_errors("train_imagenet"):
+    with run.cli_errors("train_imagenet"):
         keras.utils.set_random_seed(options.seed)
         keras.config.set_dtype_policy(options.precision)
-        batch = recipe.batch_size, options.accumulate
-        strategy = devices.mirrored(options.devices, *batch)
+        recipe = make_recipe(options)
+        strategy = make_strategy(
+            options.devices, recipe.batch_size, recipe.accumulation
+        )
         data, test = load_classification(options.data, seed=options.seed)
-        options.size = options.size or recipe.sizes[0]
-        default = recipe.epochs(data.size, options.accumulate)
-        options.epochs = options.epochs or default
+        options.epochs = options.epochs or recipe.epochs(data.size)
+        recipe = recipe.for_epochs(options.epochs, data.size)
         with strategy.scope():
             state = train(options, recipe, data, test, strategy)
         report(options, recipe, data, test, state)
 
 
 def parse():
-    # fmt: off
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, positive = parser.add_argument, runs.positive_int
-    add("--smoke", action="store_true", help="digits and a small network")
-    add("--data", default="digits", help="digits (default), FOLDER, tfds:NAME")
-    add("--model", default="CSPPeleeNet", help="of keras_csp.list_models()")
-    add("--recipe", default="small-classification",
-        choices=[name for name in recipes.RECIPES if "classification" in name])
-    add("--size", type=positive, help="side in pixels; default: the recipe's")
-    add("--batch", type=positive, help="images; default: the recipe's")
-    add("--epochs", type=positive, help="default: the recipe's steps")
-    add("--rate", type=float, help="of learning; default: the recipe's")
-    add("--label-smoothing", type=float, help="default: the recipe's")
-    add("--accumulate", type=positive, default=1, help="batches for a step")
-    add("--ema", type=float, help="momentum of averaged weights, as 0.999")
-    add("--augmentation", default="paper", choices=("paper", "light"),
-        help="the paper's (default), or light, for pictures as CIFAR-10's")
-    add("--flip", type=float, default=0.5, help="share of images; default 0.5")
-    add("--rand-augment", type=float, default=0.0, help="strength, up to 1")
+    parser = run.make_parser(__doc__, output="runs/imagenet")
+    run.add_classification_arguments(
+        parser, model="CSPPeleeNet", size="the recipe's"
+    )
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="a small network on handwritten digits, four epochs",
+    )
+    run.add_recipe_arguments(parser, "classification", "small-classification")
+    recipe = parser.add_argument_group("changes of the recipe")
+    recipe.add_argument(
+        "--learning-rate",
+        type=float,
+        help="the largest",
+    )
+    recipe.add_argument(
+        "--accumulate",
+        type=run.positive_int,
+        help="batches whose gradients are added up for one step",
+    )
+    recipe.add_argument(
+        "--ema",
+        type=float,
+        help="momentum of averaged weights, e.g. 0.999",
+    )
+    recipe.add_argument(
+        "--label-smoothing",
+        type=float,
+        help="fraction of a label that is spread over all classes",
+    )
+    recipe.add_argument(
+        "--augmentation",
+        choices=("recipe", "light"),
+        default="recipe",
+        help="light only crops a little and flips, for small pictures as "
+        "CIFAR-10's; default: the recipe's",
+    )
+    recipe.add_argument(
+        "--flip",
+        type=float,
+        help="fraction of the images that are flipped left to right",
+    )
+    recipe.add_argument(
+        "--rand-augment",
+        type=float,
+        help="strength of RandAugment, 0 to 1",
+    )
     for name in ("mixup", "cutmix", "mosaic"):
-        add(f"--{name}", type=float, default=0.0, help="share of the batches")
-    add("--precision", default="float32",
-        choices=("float32", "mixed_float16", "mixed_bfloat16"))
-    add("--devices", type=positive, help="GPUs, or parts of the CPU")
-    add("--tensorboard", action="store_true", help="write its logs, too")
-    add("--seed", type=int, default=0, help="default 0")
-    add("--verbose", type=int, default=1, help="2: one line an epoch")
-    add("--output", type=pathlib.Path, default="runs/imagenet", help="folder")
-    # fmt: on
-    if parser.parse_args().smoke:
-        parser.set_defaults(**SMOKE)
-    return parser.parse_args()
+        recipe.add_argument(
+            f"--{name}",
+            type=float,
+            help="fraction of the batches that are mixed so",
+        )
+    machine = parser.add_argument_group("the machine")
+    machine.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "mixed_float16", "mixed_bfloat16"),
+    )
+    machine.add_argument(
+        "--devices",
+        type=run.positive_int,
+        help="number of GPUs, or of parts of the CPU; default: all GPUs",
+    )
+    machine.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also write logs for TensorBoard",
+    )
+    return run.parse_arguments(parser, SMOKE)
 
 
 if __name__ == "__main__":

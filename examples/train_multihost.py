@@ -6,35 +6,35 @@
     python examples/train_multihost.py --hosts 2 --host 1 \\
         --coordinator 10.0.0.1:9876                         # on the other one
 
-The same command on every host, but for --host; --coordinator is an address of
-host 0 and a free port there. Keras' own variables are the defaults of the
-three: KERAS_DISTRIBUTION_NUM_PROCESSES, _PROCESS_ID and _JOB_ADDRESSES. Each
-host trains with all its GPUs, or its CPU (JAX must be installed for them).
+Run the same command on every host, except for --host. --coordinator is an
+address of host 0 and a free port there. The defaults of the three arguments are
+Keras' environment variables KERAS_DISTRIBUTION_NUM_PROCESSES, _PROCESS_ID and
+_JOB_ADDRESSES. Each host trains with all its GPUs, or its CPU (install JAX for
+them).
 
-Each host takes every --hosts-th image and makes its share of every batch, with
-an augmentation of its own. The result is that of one host: --batch is of all
-hosts together, and so are gradients, losses and the statistics of batch
-normalization. The test images are shared out likewise, after every epoch; each
-counts once. Every host needs all of --data, under the same name.
+Host i of n reads images i, i + n, i + 2n, ... and makes its part of every
+batch, augmented in its own way. The result is that of one host: --batch counts
+the images of all hosts, and gradients, losses and the statistics of batch
+normalization are computed over the whole batch. The test images are divided
+likewise after every epoch; each counts once. Every host needs all of --data,
+under the same name.
 
-Host 0 writes and all hosts read at the start, so --output must be one folder
-that every host sees, as over NFS; whether it is, is tested. In it:
+Host 0 writes and all hosts read, so --output must be a folder that all hosts
+share, e.g. over NFS; this is checked at the start. In it:
 
-    run.json      the arguments and the recipe
+    run.json      the recipe as it ran, and the other arguments
     log.csv       loss and accuracy over all hosts, a row for each epoch
     state/        the last epoch: weights and optimizer
     model.keras   the network after it
 
-A host is lost? The others end: at once if it died, in less than two minutes if
-it fell silent. The same command on every host goes on after the last whole
-epoch, also with another --hosts, or a larger --epochs. Other arguments need
-another --output.
+When a host is lost the others end: at once if its process died, in less than
+two minutes if it does not answer. Rerun the same command on every host to
+resume after the last complete epoch, also with another --hosts or a larger
+--epochs. Other arguments need another --output.
 """
 
-import argparse
 import importlib.util
 import os
-import pathlib
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -45,53 +45,55 @@ if not importlib.util.find_spec("jax"):
 import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 
-from keras_csp.data import ClassificationAugmentation, load_classification
-from keras_csp.training import recipes
-from keras_csp.training import run as runs
-from keras_csp.training.hosts import Hosts, cli_errors
+from keras_csp.data import load_classification
+from keras_csp.training import recipes, run
+from keras_csp.training.multi_host import Hosts, cli_errors
 
-# What may differ between hosts, and also where a run goes on.
-OWN = ("host", "coordinator", "output", "verbose")
-FREE = (*OWN, "hosts", "epochs")
+
+def make_recipe(options):
+    """The recipe of --recipe, changed by the other arguments."""
+    recipe = recipes.get_recipe(
+        options.recipe, kind="classification", batch_size=options.batch
+    )
+    return recipe.at_size(options.size).with_augmentation(flip=options.flip)
 
 
 def build(options, recipe, data):
-    """The same weights on every host, from the seed."""
-    model = keras_csp.get_factory(options.model)(
-        weights=None,
-        input_shape=(options.size, options.size, data.channels),
-        classes=len(data.class_names),
-    )
-    steps = options.epochs * recipe.batches(data.size)
-    model.compile(
-        recipe.optimizer(steps), recipe.loss(), weighted_metrics=["accuracy"]
-    )
-    return model
+    factory = keras_csp.get_factory(options.model)
+    return recipe.build(factory, data, weighted_metrics=["accuracy"])
 
 
 def train(hosts, options, recipe, data, test):
-    """From where the run stands to its last epoch; host 0 saves."""
-    hosts.agree({k: v for k, v in vars(options).items() if k not in OWN})
-    hosts.agree({"images": (data.size, test.size), "classes": data.class_names})
-    model = hosts.together(lambda: build(options, recipe, data))
-    hosts.check_shared(options.output)
-    if hosts.first:
-        steps = options.epochs * recipe.batches(data.size)
-        print(keras_csp.count(model).summary())
-        print(recipe.summary(steps))
-    remember = (options.output, vars(options), recipe, FREE)
-    hosts.together(lambda: hosts.first and runs.save_run_args(*remember))
-    state = hosts.state(options.output / "state", options.output / "log.csv")
-    epoch = hosts.together(lambda: state.restore(model))
-    if epoch and hosts.first:
-        print(f"going on after epoch {epoch} of {options.epochs}")
-    shape = recipe.batch_size, options.size
-    augmentation = ClassificationAugmentation.for_size(
-        recipe.crop_side(options.size), flip=options.flip
+    """Trains the epochs that are missing; host 0 saves."""
+    arguments = {
+        "data": options.data,
+        "model": options.model,
+        "seed": options.seed,
+        "epochs": options.epochs,
+    }
+    hosts.assert_same({**arguments, **recipe.get_config()})
+    hosts.assert_same(
+        {"images": (data.size, test.size), "classes": data.class_names}
     )
+    # From the seed: the same weights on every host.
+    model = hosts.run_on_all_hosts(lambda: build(options, recipe, data))
+    hosts.check_shared_folder(options.output)
+
+    def save_run():
+        if hosts.first:
+            print(keras_csp.count(model).summary())
+            print(recipe.summary())
+            free = ("epochs", "recipe.steps")
+            run.save_run(options.output, recipe, arguments, free)
+
+    hosts.run_on_all_hosts(save_run)
+    state = hosts.state(options.output / "state", options.output / "log.csv")
+    epoch = hosts.run_on_all_hosts(lambda: state.restore(model))
+    if epoch and hosts.first:
+        print(f"resuming after epoch {epoch} of {options.epochs}")
     model.fit(
-        hosts.training(data, *shape, augmentation, options.seed + epoch),
-        validation_data=hosts.evaluation(test, *shape),
+        hosts.training(data, recipe, model, options.seed + epoch),
+        validation_data=hosts.evaluation(test, recipe, model),
         epochs=options.epochs,
         initial_epoch=epoch,
         callbacks=[state],
@@ -107,42 +109,51 @@ def main():
     options = parse()
     with cli_errors("train_multihost"):
         keras.utils.set_random_seed(options.seed)
-        recipe = recipes.get_recipe(options.recipe, batch_size=options.batch)
+        recipe = make_recipe(options)
         hosts = Hosts(options.hosts, options.host, options.coordinator)
         hosts.join(recipe.batch_size)
-        data, test = hosts.together(
+        data, test = hosts.run_on_all_hosts(
             lambda: load_classification(options.data, seed=options.seed)
+        )
+        recipe = hosts.run_on_all_hosts(
+            lambda: recipe.for_epochs(options.epochs, data.size)
         )
         train(hosts, options, recipe, data, test)
 
 
 def parse():
-    # fmt: off
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, positive = parser.add_argument, runs.positive_int
-    keras_own = "KERAS_DISTRIBUTION_{}".format
-    add("--hosts", type=positive, help="how many; default 1",
-        default=os.environ.get(keras_own("NUM_PROCESSES"), "1"))
-    add("--host", type=int, help="which this is, from 0; default 0",
-        default=os.environ.get(keras_own("PROCESS_ID"), "0"))
-    add("--coordinator", help="ADDRESS:PORT of host 0",
-        default=os.environ.get(keras_own("JOB_ADDRESSES")))
-    add("--data", default="digits", help="digits (default), FOLDER, tfds:NAME")
-    add("--model", default="CSPDenseNetbReference",
-        help="of keras_csp.list_models(); default CSPDenseNetbReference")
-    add("--recipe", default="small-classification",
-        choices=[name for name in recipes.RECIPES if "classification" in name])
-    add("--size", type=positive, default=32, help="side, pixels; default 32")
-    add("--batch", type=positive, help="of all hosts; default: the recipe's")
-    add("--epochs", type=positive, default=20, help="default 20")
-    add("--flip", type=float, default=0.0, help="share of images; default 0")
-    add("--seed", type=int, default=0, help="default 0")
-    add("--verbose", type=int, default=1, help="2: one line an epoch")
-    add("--output", type=pathlib.Path, default="runs/multihost", help="folder")
-    # fmt: on
-    return parser.parse_args()
+    parser = run.make_parser(__doc__, output="runs/multihost")
+    run.add_classification_arguments(
+        parser, model="CSPDenseNetbReference", size="32", default_size=32
+    )
+    run.add_recipe_arguments(
+        parser, "classification", "small-classification", epochs=20
+    )
+    parser.add_argument(
+        "--flip",
+        type=float,
+        default=0.0,
+        help="fraction of the images that are flipped left to right; default 0",
+    )
+    hosts = parser.add_argument_group("the hosts")
+    hosts.add_argument(
+        "--hosts",
+        type=run.positive_int,
+        default=os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", "1"),
+        help="number of hosts; default 1",
+    )
+    hosts.add_argument(
+        "--host",
+        type=int,
+        default=os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", "0"),
+        help="index of this one, from 0; default 0",
+    )
+    hosts.add_argument(
+        "--coordinator",
+        default=os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES"),
+        help="ADDRESS:PORT of host 0",
+    )
+    return run.parse_arguments(parser)
 
 
 if __name__ == "__main__":

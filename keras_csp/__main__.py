@@ -1,4 +1,4 @@
-"""`python -m keras_csp`: see keras_csp/commands."""
+"""`python -m keras_csp`, the same as `keras-csp`: see keras_csp/commands."""
 
 import sys
 

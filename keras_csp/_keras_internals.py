@@ -103,3 +103,30 @@ def deterministic():
     from tensorflow.python.framework import config
 
     return config.is_op_determinism_enabled()
+
+
+def calibrated(converter):
+    """A TFLite file of floats with the ranges that its maps have.
+
+    The first step of the converter's quantisation; the public `convert` does
+    both, and lets nobody change the ranges between.
+
+    Args:
+        converter: a `tf.lite.TFLiteConverter` with representative inputs.
+    """
+    converter._experimental_calibrate_only = True
+    return converter.convert()
+
+
+def quantized(contents, input_type, output_type):
+    """A file that `calibrated` gave, in 8 bits: the second step.
+
+    Args:
+        contents: of the file.
+        input_type, output_type: `tf.DType`s of the model's ends.
+    """
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    return mlir_quantize(
+        contents, input_data_type=input_type, output_data_type=output_type
+    )

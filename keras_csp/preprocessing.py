@@ -6,8 +6,7 @@ from keras import ops
 
 from keras_csp._validation import check_positive
 from keras_csp.layers.preprocessing import image_spec, to_grey
-from keras_csp.weights import imagenet_classes
-from keras_csp.weights.class_names import wordnet_ids
+from keras_csp.weights.imagenet import imagenet_classes, wordnet_ids
 
 _DATA_FORMATS = ("channels_first", "channels_last")
 
@@ -187,7 +186,7 @@ def decode_predictions(preds, model=None, top=5):
     if model is not None and not hasattr(model, "layers"):
         model, top = None, model
     top = check_positive("top", top)
-    classes = imagenet_classes() if model is None else _classes(model)
+    classes = _imagenet() if model is None else _classes(model)
     preds = ops.convert_to_numpy(preds)
     if preds.ndim != 2 or preds.shape[1] != len(classes):
         raise ValueError(
@@ -199,6 +198,10 @@ def decode_predictions(preds, model=None, top=5):
         [(*classes[index], scores[index]) for index in order]
         for order, scores in zip(best, preds)
     ]
+
+
+def _imagenet():
+    return tuple(imagenet_classes().items())
 
 
 def _classes(model):

@@ -3,12 +3,15 @@
 import contextlib
 import hashlib
 import http.server
+import json
 import pathlib
 import re
 import threading
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-_URL = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_REVISION = re.compile(r"/api/models/([^/]+/[^/]+)/revision/[^/?]+")
+_TREE = re.compile(r"/api/models/([^/]+/[^/]+)/tree/[^/?]+")
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -26,15 +29,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._answer(send=True)
 
     def _answer(self, send):
-        match = _URL.fullmatch(self.path)
-        repository, _, name = match.groups() if match else ("", "", "")
+        path = self.path.partition("?")[0]
+        answers = {
+            _FILE: self._file,
+            _REVISION: self._revision,
+            _TREE: self._tree,
+        }
+        found = ((p.fullmatch(path), a) for p, a in answers.items())
+        match, answer = next((pair for pair in found if pair[0]), (None, None))
+        repository = match[1] if match else ""
         self.server.asked.append((self.command, repository))
         if repository not in self.server.repositories:
             self._refuse("RepoNotFound")
-        elif name != self.server.repositories[repository].name:
-            self._refuse("EntryNotFound")
         else:
-            self._send(repository, send)
+            answer(repository, match[match.lastindex], send)
 
     def _refuse(self, code):
         self.send_response(404)
@@ -42,8 +50,39 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _send(self, repository, send):
-        content = self.server.repositories[repository].read_bytes()
+    def _file(self, repository, name, send):
+        path = _files(self.server.repositories[repository]).get(name)
+        if path is None:
+            self._refuse("EntryNotFound")
+        else:
+            self._send(repository, path.read_bytes(), send)
+
+    def _revision(self, repository, _revision, send):
+        self._send_json({"id": repository, "sha": COMMIT}, send)
+
+    def _tree(self, repository, _revision, send):
+        files = _files(self.server.repositories[repository])
+        entries = [
+            {
+                "type": "file",
+                "path": name,
+                "size": path.stat().st_size,
+                "oid": hashlib.sha1(path.read_bytes()).hexdigest(),
+            }
+            for name, path in files.items()
+        ]
+        self._send_json(entries, send)
+
+    def _send_json(self, value, send):
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if send:
+            self.wfile.write(body)
+
+    def _send(self, repository, content, send):
         digest = hashlib.sha256(content).hexdigest()
         start = 0
         if match := re.match(r"bytes=(\d+)-", self.headers.get("Range", "")):
@@ -66,12 +105,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(body)
 
 
+def _files(path):
+    """{name in the repository: path}, of a file or of those of a folder."""
+    if path.is_file():
+        return {path.name: path}
+    return {
+        file.relative_to(path).as_posix(): file
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+
+
 @contextlib.contextmanager
 def fake_hub(repositories):
-    """Serves one file from each repository; yields the server.
+    """Serves the files of each repository; yields the server.
 
     Args:
-        repositories: {"organisation/name": path of its file}.
+        repositories: {"organisation/name": path of its file, or of a folder
+            of its files}.
 
     `server.url` is for HF_ENDPOINT, `server.asked` the requests so far.
     """

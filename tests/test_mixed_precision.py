@@ -217,8 +217,10 @@ def test_a_hundred_steps_are_finite(name, policy):
     rng = np.random.default_rng(0)
     x = rng.random((40, 32, 32, 3)).astype("float32")
     y = np.eye(4, dtype="float32")[rng.integers(0, 4, 40)]
-    recipe = SMALL_CLASSIFICATION
-    model.compile(recipe.optimizer(steps), recipe.loss(), jit_compile=False)
+    recipe = SMALL_CLASSIFICATION.replace(steps=steps)
+    model.compile(
+        recipe.make_optimizer(), recipe.make_loss(), jit_compile=False
+    )
     losses = Losses()
     model.fit(x, y, 8, epochs=steps // 5, verbose=0, callbacks=[losses])
     assert len(losses.values) == steps

@@ -47,9 +47,9 @@ keras_csp.DarkNetReference(
 
 # A recipe, phases, and a training that is saved and restored.
 small = build_network(SMALL["SmallMobile"], input_shape=(32, 32, 3), classes=3)
-recipe = recipes.SMALL_CLASSIFICATION
+recipe = recipes.SMALL_CLASSIFICATION.replace(steps=10)
 recipes.FINE_TUNING.phases[-1].apply(small)
-small.compile(recipe.optimizer(10), recipe.loss(), metrics=["accuracy"])
+small.compile(recipe.make_optimizer(), recipe.make_loss(), metrics=["accuracy"])
 x = rng.random((8, 32, 32, 3), dtype="float32")
 y = np.eye(3, dtype="float32")[rng.integers(0, 3, 8)]
 state = TrainingState(f"{folder}/state", monitor="val_accuracy")

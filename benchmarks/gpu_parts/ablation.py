@@ -13,15 +13,15 @@ import time
 import ablation_study as ablation
 import keras
 import numpy as np
+from harness.machine import device_name
 from keras import ops
 
-from gpu_parts import device
 from gpu_parts.cifar import CLASSES
 from keras_csp import count
 from keras_csp._validation import check_choice
 from keras_csp.models.builder import build_network
 from keras_csp.training.checkpoint import TrainingState
-from keras_csp.training.recipes import Recipe
+from keras_csp.training.recipes import SMALL_CLASSIFICATION
 
 EPOCHS = 30
 SIZE = 64
@@ -30,18 +30,18 @@ TEST_BATCH = 500  # divides CIFAR-10's 10,000
 TEST_EVERY = 5  # epochs
 SAVE_EVERY = 60.0  # seconds
 
-RECIPE = Recipe(
+# The images are varied on the device, not by the recipe's augmentation.
+RECIPE = dataclasses.replace(
+    SMALL_CLASSIFICATION,
     name="cifar10-ablation",
-    optimizer_name="sgd",
+    optimizer="sgd",
     learning_rate=0.2,
     weight_decay=0.0005,
     batch_size=256,
     steps=EPOCHS * (50_000 // 256),
     warmup=600,
-    warmup_power=1,
-    decay="cosine",
-    sizes=(SIZE,),
-    label_smoothing=0.1,
+    size=SIZE,
+    clip_norm=None,
     source="Ours: warmup, half a cosine, label smoothing, shifts by up to an "
     "eighth of the image and mirroring, as is usual for CIFAR-10.",
 )
@@ -177,16 +177,18 @@ class Cell:
 
     def __init__(self, name, seed, data, plan, folder, jit_compile="auto"):
         self.name, self.seed, self.plan = name, seed, plan
-        self.recipe = dataclasses.replace(RECIPE, batch_size=plan.batch_size)
+        recipe = RECIPE.replace(batch_size=plan.batch_size)
         self.folder = folder / f"{name}_{seed}"
         train, test = data["train"], data["test"]
         self.train = _first(train, plan.images)
         self.test = _first(test, plan.images)
-        self.steps = len(self.train.labels) // plan.batch_size
+        images = len(self.train.labels)
+        self.steps = recipe.batches(images)
+        self.recipe = recipe.for_epochs(plan.epochs, images)
         keras.utils.clear_session()
         keras.utils.set_random_seed(seed)
         self.network = build_network(
-            ablation.entries()[name].row,
+            ablation.entries()[name].spec,
             input_shape=(plan.size, plan.size, 3),
             classes=CLASSES,
             classifier_activation=None,
@@ -200,7 +202,7 @@ class Cell:
             images, self.plan.size, images.shape[1] // 8
         )
         model = keras.Model(numbers, self.network(self.images(numbers)))
-        optimizer = self.recipe.optimizer(self.plan.epochs * self.steps)
+        optimizer = self.recipe.make_optimizer()
         optimizer.build(model.trainable_variables)
         model.compile(
             optimizer,
@@ -285,7 +287,7 @@ class Cell:
         return {
             "network": self.name,
             "seed": self.seed,
-            "device": device.name(),
+            "device": device_name(),
             "backend": keras.backend.backend(),
             "epochs": self.plan.epochs,
             "accuracy": f"{tested['accuracy']:.4f}",
@@ -293,7 +295,7 @@ class Cell:
             "params": counted.params,
             "bflops": f"{counted.bflops:.4f}",
             **{name: f"{value:.1f}" for name, value in spent.items()},
-            "recipe": self.recipe.summary(self.plan.epochs * self.steps),
+            "recipe": self.recipe.summary(),
         }
 
 

@@ -23,7 +23,7 @@ import make_outputs  # noqa: E402
 import make_steps  # noqa: E402
 from support import SMALL, randomize  # noqa: E402
 
-# The largest difference allowed in float32, relative to the largest golden
+# The largest difference tolerated in float32, relative to the largest golden
 # value. A step of a deep network with random weights amplifies rounding errors:
 # two backends on one CPU differ by up to 0.009.
 FORWARD, SMALL_STEP, STEP, LAYER = 1e-4, 1e-3, 0.03, 1e-5
@@ -94,11 +94,11 @@ def run(check):
         "batch": _batch_normalization,
         "detector": _detector,
     }[kind]
-    difference, allowed = function(name, check)
+    difference, tolerance = function(name, check)
     return {
-        "result": "ok" if difference <= allowed else "failed",
+        "result": "ok" if difference <= tolerance else "failed",
         "difference": f"{difference:.3g}",
-        "allowed": f"{allowed:.3g}",
+        "tolerance": f"{tolerance:.3g}",
     }
 
 
@@ -127,24 +127,24 @@ def _forward(name, check):
     model.compile(jit_compile=check.jit)
     found = model.predict_on_batch(make_outputs.images(model))
     scale = np.abs(golden).max()
-    allowed = FORWARD
+    tolerance = FORWARD
     if check.precision == "bfloat16":
         half = np.array(_golden("outputs_bfloat16.json")[name])
-        allowed = _allowed_half(np.abs(half - golden).max() / scale)
-    return float(np.abs(found - golden).max() / scale), allowed
+        tolerance = _tolerance_half(np.abs(half - golden).max() / scale)
+    return float(np.abs(found - golden).max() / scale), tolerance
 
 
 def _step(name, check):
     golden = _golden("steps.json")[name]
-    allowed = SMALL_STEP if name in SMALL else STEP
+    tolerance = SMALL_STEP if name in SMALL else STEP
     if check.precision == "bfloat16":
         half = make_steps.difference(golden["bfloat16"], golden["float32"])
-        allowed = _allowed_half(half)
+        tolerance = _tolerance_half(half)
     found = make_steps.step(name, check.precision, check.jit)
-    return make_steps.difference(found, golden["float32"]), allowed
+    return make_steps.difference(found, golden["float32"]), tolerance
 
 
-def _allowed_half(of_cpu):
+def _tolerance_half(of_cpu):
     """Twice the difference of a CPU in half precision, plus 0.02."""
     return float(2 * of_cpu + 0.02)
 
@@ -203,9 +203,13 @@ def _grouped_convolution(_name, check):
     rng, worst = np.random.default_rng(0), 0.0
     for groups, stride, size, same in ((8, 1, 3, True), (4, 2, 3, False)):
         layer = GroupedConv2D(
-            16, size, groups, strides=stride, use_bias=False,
+            16,
+            size,
+            groups,
+            strides=stride,
+            use_bias=False,
             padding="same" if same else "valid",
-        )  # fmt: skip
+        )
         x = rng.normal(size=(2, 9, 9, 8)).astype("float32")
         y = layer(x)
         upstream = rng.normal(size=tuple(y.shape))
@@ -249,5 +253,5 @@ def _detector(_name, check):
         [np.array(answers[key]) for key in keys]
         for answers in (found, golden["float32"], golden["bfloat16"])
     )
-    allowed = BOXES if exact else _allowed_half(_largest(half, expected))
-    return _largest(found, expected), allowed
+    tolerance = BOXES if exact else _tolerance_half(_largest(half, expected))
+    return _largest(found, expected), tolerance

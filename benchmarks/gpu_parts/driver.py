@@ -1,108 +1,19 @@
-"""Runs workers, and adds the rows that they emit to the tables."""
+"""Runs workers, and adds the rows that they send to the tables."""
 
 import concurrent.futures
-import contextlib
-import json
 import os
-import pathlib
-import signal
-import subprocess
 import sys
 import threading
 
-from gpu_parts.worker import MARK
+from harness.processes import Deadline, Worker
 
-BENCHMARKS = pathlib.Path(__file__).parents[1]
 COMMAND = (sys.executable, "-m", "gpu_parts.worker")
 # Seconds in which a training ends its epoch and saves it.
 GRACE = 60.0
 
 
-class Deadline:
-    """A time limit: when it has passed, all workers are killed."""
-
-    def __init__(self, seconds):
-        self.workers = set()
-        self.passed = False
-        self._timer = threading.Timer(seconds, self.ring)
-        self._timer.daemon = True
-
-    def __enter__(self):
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_):
-        self._timer.cancel()
-        self.stop()
-
-    def ring(self):
-        """Kills all workers; the part starts no other one."""
-        self.passed = True
-        self.stop()
-
-    def stop(self):
-        for worker in list(self.workers):
-            worker.stop()
-
-
-class Worker:
-    """A process of `gpu_parts.worker`.
-
-    Args:
-        backend: of Keras.
-        options: the first line of its input.
-        log: path of a file for its standard error.
-        deadline: a `Deadline`.
-    """
-
-    def __init__(self, backend, options, log, deadline):
-        self.log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                COMMAND,
-                cwd=BENCHMARKS,
-                env=environment(backend, log.parent),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                start_new_session=True,
-            )
-        deadline.workers.add(self)
-        self.deadline = deadline
-        self.send(options)
-        if deadline.passed:
-            self.stop()
-
-    def send(self, message):
-        with contextlib.suppress(OSError):  # it has ended: `messages` says so
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-
-    def messages(self):
-        """Its messages, until it ends."""
-        for line in self._process.stdout:
-            if line.startswith(MARK):
-                yield json.loads(line.removeprefix(MARK))
-        self._process.wait()
-        self.deadline.workers.discard(self)
-
-    def stop(self):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-    def end(self):
-        """Why it failed, in words; None if it succeeded."""
-        code = self._process.wait()
-        if code == 0:
-            return None
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return f"the process ended with {code}: {(lines or [''])[-1][:600]}"
-
-
 def environment(backend, folder):
-    """Of a worker: its backend, and a cache of programs shared by all."""
+    """Environment of a worker: its backend, and a common program cache."""
     return {
         "TF_CPP_MIN_LOG_LEVEL": "3",
         **os.environ,
@@ -121,8 +32,8 @@ class Runner:
     Args:
         tables: `rows.Tables`.
         work: a folder for logs, caches and unfinished trainings.
-        smallest: whether everything is of the smallest size.
-        say: called with a line of text for people.
+        smallest: whether everything has its smallest size.
+        say: called with a line of text for the user.
     """
 
     def __init__(self, tables, work, smallest=False, say=print):
@@ -178,7 +89,7 @@ class Runner:
                     "precision": task["precision"],
                     "jit": task["jit"],
                     "result": "error",
-                    "detail": worker.end(),
+                    "detail": worker.failure(),
                 }
                 self._add({"table": "checks", "row": row})
 
@@ -244,7 +155,7 @@ class Runner:
                 worker.send({"go": True})
                 for message in messages:
                     self._add(message)
-            ended = worker.end()
+            ended = worker.failure()
             if ended and not deadline.passed:
                 self.say(f"{engine.name}, {title}: {ended}; see {worker.log}")
 
@@ -293,7 +204,7 @@ class Runner:
                 worker = self._worker(backend, options, name, deadline)
                 for message in worker.messages():
                     self._add(message)
-                ended = worker.end()
+                ended = worker.failure()
                 if ended and not deadline.passed:
                     raise OSError(f"the ablation stopped: {ended}")
 
@@ -314,7 +225,7 @@ class Runner:
             return {"device": None, "gpu": True, "checks": []}
         if not found:
             raise OSError(
-                f"Keras on {backend} does not start: {worker.end()}; see "
+                f"Keras on {backend} does not start: {worker.failure()}; see "
                 f"{worker.log}"
             )
         self._described[backend] = found[0]
@@ -330,7 +241,10 @@ class Runner:
 
     def _worker(self, backend, options, name, deadline):
         log = self.work / f"{name}_{backend}.log"
-        return Worker(backend, options, log, deadline)
+        variables = environment(backend, log.parent)
+        worker = Worker(COMMAND, variables, log, deadline)
+        worker.send(options)
+        return worker
 
     def _add(self, message):
         row = message["row"]
@@ -347,5 +261,5 @@ def _at_once(function, processes, deadline):
             for one in concurrent.futures.as_completed(started):
                 one.result()
         except BaseException:  # or the pool would wait for the others
-            deadline.ring()
+            deadline.expire()
             raise

@@ -1,4 +1,4 @@
-"""Engines: one network's inference and training step, in one interface.
+"""Engines: inference and the training step of a network, in one interface.
 
 An engine compiles a program for (quantity, batch), where quantity is
 "inference" or "training", and runs it on images that are already on the
@@ -9,21 +9,19 @@ device. `run` returns when the device has finished. Activations are in
 import functools
 
 import keras
-import numpy as np
+from harness.contenders import (
+    LEARNING_RATE,
+    MOMENTUM,
+    TorchNetwork,
+    random_batch,
+)
 
-LEARNING_RATE, MOMENTUM, CLASSES = 0.01, 0.9, 1000
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 def make(engine, network, size, precision):
     """The engine of this name, one of `jobs.ENGINES`."""
     return MAKERS[engine](network, size, precision)
-
-
-def samples(batch, size):
-    rng = np.random.default_rng(0)
-    images = rng.random((batch, size, size, 3), dtype="float32")
-    return images, rng.integers(0, CLASSES, batch)
 
 
 def _model(network, size, precision):
@@ -86,13 +84,13 @@ class Jax:
     def compile(self, quantity, batch):
         step = {"inference": self._inference, "training": self._training}
         program = self.jax.jit(step[quantity], donate_argnums=0)
-        arguments = self._variables(), *samples(batch, self.size)
+        arguments = self._variables(), *random_batch(batch, self.size)
         self.programs[quantity, batch] = program.lower(*arguments).compile()
 
     def prepare(self, quantity, batch):
         # Copies, because a program reuses the memory of its arguments.
         self.state = self.jax.tree.map(lambda x: x.copy(), self._variables())
-        self.data = self.jax.device_put(samples(batch, self.size))
+        self.data = self.jax.device_put(random_batch(batch, self.size))
         self.program = self.programs[quantity, batch]
 
     def run(self, steps):
@@ -126,8 +124,7 @@ class _Torch:
             self.torch.cuda.empty_cache()
 
     def prepare(self, quantity, batch):
-        images, labels = samples(batch, self.size)
-        self.data = self._given(self.torch.from_numpy(images), labels)
+        self.data = self._place(*random_batch(batch, self.size))
         self.step = getattr(self, f"_{quantity}")
         if self.cuda:
             self.torch.cuda.reset_peak_memory_stats()
@@ -150,9 +147,8 @@ class KerasTorch(_Torch):
         self.model = _model(network, size, precision)
         self.model.compile(_optimizer(), _loss(), jit_compile=compiled)
 
-    def _given(self, images, labels):
-        labels = self.torch.from_numpy(labels)
-        return images.to(self.device), labels.to(self.device)
+    def _place(self, *arrays):
+        return [self.torch.from_numpy(x).to(self.device) for x in arrays]
 
     def _inference(self, images, labels):
         self.model.predict_on_batch(images)
@@ -165,40 +161,20 @@ class Timm(_Torch):
     """timm's network, channels last, under autocast."""
 
     def __init__(self, network, size, precision, compiled):
-        import timm
-
         super().__init__(size)
-        self.layout = self.torch.channels_last
-        self.network = timm.create_model(network.timm, pretrained=False)
-        self.network.to(self.device, memory_format=self.layout)
-        self.call = self.network
-        if compiled:
-            self.call = self.torch.compile(self.network, dynamic=False)
-        self.optimizer = self.torch.optim.SGD(
-            self.network.parameters(), LEARNING_RATE, MOMENTUM
+        made = TorchNetwork(
+            {},
+            network.timm,
+            channels_last=True,
+            compiled=compiled,
+            device=self.device,
+            precision=precision,
         )
-        self.autocast = self.torch.autocast(
-            self.device, self.torch.bfloat16, enabled=precision == "bfloat16"
-        )
-
-    def _given(self, images, labels):
-        images = images.permute(0, 3, 1, 2).to(self.device)
-        labels = self.torch.from_numpy(labels).to(self.device)
-        return images.contiguous(memory_format=self.layout), labels
+        self._place, self._training = made.place, made.train
+        self._infer = made.infer
 
     def _inference(self, images, labels):
-        self.network.eval()
-        with self.torch.inference_mode(), self.autocast:
-            self.call(images)
-
-    def _training(self, images, labels):
-        self.network.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast:
-            logits = self.call(images)
-            loss = self.torch.nn.functional.cross_entropy(logits, labels)
-        loss.backward()
-        self.optimizer.step()
+        self._infer(images)
 
 
 # By the names of `jobs.ENGINES`.

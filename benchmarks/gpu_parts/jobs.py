@@ -2,18 +2,7 @@
 
 import dataclasses
 
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A factory of ours, and timm's name of the very same network, if any.
-
-    (Of the smallest plan alone it is another network.)
-    """
-
-    title: str
-    factory: str
-    timm: str | None = None
-
+from harness.networks import Network
 
 # Most important first.
 NETWORKS = (
@@ -30,8 +19,8 @@ NETWORKS = (
     Network("DenseNet-201", "DenseNet201", "densenet201"),
 )
 
-# Base and CSP network, by title. Where timm has a network, its form is the one
-# that is timed, so that both can be compared with it.
+# Base and CSP network, by title. Where timm has a network, timm's form of it is
+# timed, so that both can be compared.
 PAIRS = (
     ("PeleeNet", "CSPPeleeNet"),
     ("ResNet-50", "CSPResNet-50"),
@@ -104,7 +93,8 @@ class Plan:
 
 
 GPU = Plan()
-# Where a CPU rehearses: what compiles in seconds.
+# For a rehearsal on a CPU: what compiles in seconds. (timm's network is another
+# one here.)
 SMALLEST = Plan(
     networks=(Network("ResNet-10", "ResNet10", "resnet10t"),),
     size=32,

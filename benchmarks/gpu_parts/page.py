@@ -3,7 +3,12 @@
 import collections
 
 import ablation_study as networks
-from result_files import write_page
+from harness.results import (
+    draw_curves,
+    save_picture,
+    table_lines,
+    write_page,
+)
 
 import keras_csp
 from gpu_parts import ablation, jobs
@@ -58,11 +63,18 @@ def _checks(tables):
     ]
     lines += [*markdown([header, *table], right=(3, 4, 5)), ""]
     wrong = [row for row in rows if row["result"] != "ok"]
-    columns = ("backend", "check", "precision", "jit", "result", "difference",
-               "allowed", "detail")  # fmt: skip
+    columns = (
+        "backend",
+        "check",
+        "precision",
+        "jit",
+        "result",
+        "difference",
+        "tolerance",
+        "detail",
+    )
     if wrong:
-        table = [[row[column] for column in columns] for row in wrong]
-        lines += ["What was not passed:", "", *markdown([columns, *table]), ""]
+        lines += ["Not passed:", "", *table_lines(columns, wrong), ""]
     return lines
 
 
@@ -87,8 +99,7 @@ def _speed(folder, tables):
     failed = [r for r in tables.rows("speed") if not r["images_per_second"]]
     if failed:
         columns = ("engine", "network", "quantity", "batch", "detail")
-        table = [[row[column] for column in columns] for row in failed]
-        lines += ["What did not run:", "", *markdown([columns, *table]), ""]
+        lines += ["What did not run:", "", *table_lines(columns, failed), ""]
     return lines
 
 
@@ -119,9 +130,19 @@ def _speed_table(rows, rates, bflops):
         if row["engine"].startswith("timm"):
             key = row["network"], row["quantity"], row["batch"]
             timms.setdefault(key, {})[row["engine"]] = _rate(row)
-    header = ("network", "quantity", "batch", "engine", "images/s", "spread",
-              "by timm eager", "by timm compiled", "of the product", "MB",
-              "compiling, s")  # fmt: skip
+    header = (
+        "network",
+        "quantity",
+        "batch",
+        "engine",
+        "images/s",
+        "spread",
+        "by timm eager",
+        "by timm compiled",
+        "of the product",
+        "MB",
+        "compiling, s",
+    )
     table = []
     for row in sorted(rows, key=_place):
         key = row["network"], row["quantity"], row["batch"]
@@ -223,8 +244,7 @@ def draw_speed(path, rows, device):
     figure.legend(
         handles, labels, loc="outside lower center", ncols=4, fontsize=8
     )
-    with atomic_write(path) as part:
-        figure.savefig(part, dpi=100)
+    save_picture(figure, path, dpi=100)
 
 
 def _ablation(folder, tables):
@@ -260,8 +280,7 @@ def _ablation(folder, tables):
     recipes = " ".join(dict.fromkeys(f"{row['recipe']}." for row in rows))
     lines += [recipes[0].upper() + recipes[1:], ""]
     columns = ("network", "seed", "device", "backend", "seconds", "cpu_seconds")
-    table = [[row[column] for column in columns] for row in rows]
-    lines += [*markdown([columns, *table], right=(1, 4, 5)), ""]
+    lines += [*table_lines(columns, rows, right=(1, 4, 5)), ""]
     lines += [*_cost_of_the_rest(rows, len(cells) - len(rows)), ""]
     with atomic_write(folder / ABLATION) as part:
         networks.draw(part, made)
@@ -285,21 +304,20 @@ def _cost_of_the_rest(rows, left):
 
 
 def draw_epochs(path, rows):
-    """Accuracy on the test images by epoch, the mean over the seeds."""
-    from matplotlib.figure import Figure
-
+    """Accuracy on the test images by epoch, averaged over the seeds."""
     found = collections.defaultdict(lambda: collections.defaultdict(list))
     for row in rows:
         if row["test_accuracy"]:
             accuracy = 100 * float(row["test_accuracy"])
             found[row["network"]][int(row["epoch"])].append(accuracy)
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for name, epochs in found.items():
-        means = [sum(values) / len(values) for values in epochs.values()]
-        axes.plot(list(epochs), means, marker=".", label=name)
-    axes.set(xlabel="epoch", ylabel="top-1 accuracy on the test images, %")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    with atomic_write(path) as part:
-        figure.savefig(part, dpi=100)
+    draw_curves(
+        path,
+        {
+            name: {epoch: sum(a) / len(a) for epoch, a in epochs.items()}
+            for name, epochs in found.items()
+        },
+        (8, 4.5),
+        100,
+        legend={"fontsize": 8},
+        ylabel="top-1 accuracy on the test images, %",
+    )

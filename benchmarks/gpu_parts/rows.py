@@ -1,12 +1,10 @@
-"""The tables of results: a row is in its file as soon as it is known."""
+"""The tables of results, one CSV file each."""
 
-from result_files import RESULTS, cells, read_csv, write_csv
+from harness.results import RESULTS, Table
 
 FOLDER = RESULTS / "gpu"
 
-# The columns of each file. The first of them are its key, as many as `KEYS`
-# says: a row that exists is not measured again. The key of an ablation cell is
-# its network and seed alone: the device that trained it does not matter.
+# The columns of each file.
 COLUMNS = {
     "checks": (
         "device",
@@ -16,7 +14,7 @@ COLUMNS = {
         "jit",
         "result",
         "difference",
-        "allowed",
+        "tolerance",
         "seconds",
         "detail",
     ),
@@ -60,6 +58,9 @@ COLUMNS = {
         "test_accuracy",
     ),
 }
+# How many of the first columns identify a row: what has a row is not measured
+# again. A cell of the ablation is a network and a seed, whatever device has
+# trained it.
 KEYS = {
     "checks": 5,
     "rates": 4,
@@ -70,7 +71,7 @@ KEYS = {
 
 
 class Tables:
-    """The rows of all tables in a folder, which are dicts of text.
+    """The tables in a folder.
 
     Args:
         folder: of the files, made when the first row is added.
@@ -80,37 +81,23 @@ class Tables:
 
     def __init__(self, folder, known=None):
         self.folder = folder
-        self._rows = {}
-        for name in COLUMNS:
-            found = self._path(name)
-            if known is not None and not found.is_file():
-                found = known / found.name
-            self._rows[name] = [r for r in read_csv(found) if None not in r]
+        self._tables = {
+            name: Table(
+                folder / f"{name}.csv",
+                columns,
+                key=columns[: KEYS[name]],
+                known=known and known / f"{name}.csv",
+            )
+            for name, columns in COLUMNS.items()
+        }
 
     def rows(self, name):
-        return list(self._rows[name])
+        return list(self._tables[name].rows)
 
     def has(self, name, **values):
-        """Whether a row has these values."""
-        wanted = {key: str(value) for key, value in values.items()}.items()
-        return any(wanted <= row.items() for row in self._rows[name])
+        """Whether a row of the table has these values."""
+        return self._tables[name].has(**values)
 
     def add(self, name, row):
-        """Adds a row, in the place of one that has the same key.
-
-        The file is written anew as a whole: whenever the process dies, what
-        was added before is there.
-        """
-        row = {key: str(row.get(key, "")) for key in COLUMNS[name]}
-        columns = COLUMNS[name][: KEYS[name]]
-        others = [
-            other
-            for other in self._rows[name]
-            if any(other[column] != row[column] for column in columns)
-        ]
-        self._rows[name] = [*others, row]
-        header = COLUMNS[name]
-        write_csv(self._path(name), header, cells(self._rows[name], header))
-
-    def _path(self, name):
-        return self.folder / f"{name}.csv"
+        """Adds a row, or replaces the one of its key."""
+        self._tables[name].add(row)

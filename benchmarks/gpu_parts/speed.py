@@ -1,33 +1,17 @@
 """Images per second of one engine and network, and the device's own rate."""
 
 import statistics
-import time
 
 import keras
 import numpy as np
-
-from gpu_parts import device
-
-
-def measure(run, seconds, rounds=10):
-    """Seconds of one step, in each of `rounds`: `run(steps)` is timed."""
-    run(2)
-    start = time.perf_counter()
-    run(2)
-    once = (time.perf_counter() - start) / 2
-    steps = max(1, round(seconds / rounds / once))
-    taken = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        run(steps)
-        taken.append((time.perf_counter() - start) / steps)
-    return taken, steps * rounds
+from harness.machine import has_gpu
+from harness.timing import seconds_per_step
 
 
 def row(engine, quantity, batch, plan):
-    """What is known of one cell, as of "speed"."""
+    """What was measured of one cell, as columns of "speed"."""
     engine.prepare(quantity, batch)
-    taken, steps = measure(engine.run, plan.seconds)
+    taken, steps = seconds_per_step(engine.run, plan.seconds)
     memory = engine.memory()
     return {
         "images_per_second": f"{batch / statistics.median(taken):.1f}",
@@ -42,7 +26,7 @@ def matrix_rate(side, precision, seconds=1.0):
     """TFLOP/s of a product of square matrices of random numbers."""
     a, b = np.random.default_rng(0).standard_normal((2, side, side), "float32")
     run = _product(a, b, precision)
-    taken, _steps = measure(run, seconds)
+    taken, _steps = seconds_per_step(run, seconds)
     return 2 * side**3 / statistics.median(taken) / 1e12
 
 
@@ -61,14 +45,14 @@ def _product(a, b, precision):
         return run
     import torch
 
-    where = "cuda" if device.has_gpu() else "cpu"
+    device = "cuda" if has_gpu() else "cpu"
     dtype = getattr(torch, precision)
-    a, b = (torch.from_numpy(x).to(where, dtype) for x in (a, b))
+    a, b = (torch.from_numpy(x).to(device, dtype) for x in (a, b))
 
     def run(steps):
         for _ in range(steps):
             torch.matmul(a, b)
-        if where == "cuda":
+        if device == "cuda":
             torch.cuda.synchronize()
 
     return run

@@ -1,58 +1,48 @@
-"""One process of one part: reads its task from standard input, emits rows.
+"""One process of one part: receives its task, sends rows.
 
     KERAS_BACKEND=jax python -m gpu_parts.worker < JSON
 
-The first line of the input is {"part": ..., ...}, with an argument for each
-parameter of the part's function below. Messages are the lines of the output
-that begin with `MARK`; whatever else libraries print is ignored.
+The first message is {"part": ..., ...}, with an argument for each parameter
+of the part's function below, whose first one is the `worker.Channel`.
 """
 
-import json
 import os
-import sys
 import time
 
-MARK = "@gpu "
+from harness.worker import Channel
 
 
-def emit(message):
-    print(MARK + json.dumps(message), flush=True)
-
-
-def receive():
-    line = sys.stdin.readline()
-    return json.loads(line) if line.strip() else None
-
-
-def describe(smallest):
-    """Emits the backend's device, and the checks to run on it."""
+def describe(channel, smallest):
+    """Sends the backend's device, and the checks to run on it."""
     import dataclasses
 
     import keras
+    from harness.machine import device_name, has_gpu
 
-    from gpu_parts import checks, device
+    from gpu_parts import checks
 
     listed = checks.plan(keras.backend.backend(), smallest)
     checks_ = [dataclasses.asdict(check) for check in listed]
-    name, gpu = device.name(), device.has_gpu()
-    emit({"device": name, "gpu": gpu, "checks": checks_})
+    name, gpu = device_name(), has_gpu()
+    channel.send({"device": name, "gpu": gpu, "checks": checks_})
 
 
-def check(tasks):
-    """Runs each task, and emits it as a row of "checks".
+def check(channel, tasks):
+    """Runs each task, and sends it as a row of "checks".
 
     Args:
         tasks: the fields of `checks.Check`s.
     """
     import keras
+    from harness.machine import device_name
 
-    from gpu_parts import checks, device
+    from gpu_parts import checks
 
     checks.exact()
     for task in tasks:
         question, start = checks.Check(**task), time.perf_counter()
         row = {
-            "device": device.name(),
+            "device": device_name(),
             "backend": keras.backend.backend(),
             "check": question.name,
             "precision": question.precision,
@@ -60,17 +50,17 @@ def check(tasks):
         }
         try:
             row.update(checks.run(question))
-        except Exception as error:  # whatever it is, it is the finding
+        except Exception as error:  # any error is a result of the check
             row.update(result="error", detail=_in_short(error))
         finally:
             keras.config.set_dtype_policy("float32")
             keras.utils.clear_session()
         row["seconds"] = f"{time.perf_counter() - start:.1f}"
-        emit({"table": "checks", "row": row})
+        channel.send({"table": "checks", "row": row})
 
 
-def speed(engine, title, cells, smallest, rate):
-    """Compiles, waits for a line, then emits each cell as a row of "speed".
+def speed(channel, engine, title, cells, smallest, rate):
+    """Compiles, waits for a line, then sends each cell as a row of "speed".
 
     Args:
         engine, title: of the plan.
@@ -78,12 +68,14 @@ def speed(engine, title, cells, smallest, rate):
         smallest: whether the plan is `jobs.SMALLEST`.
         rate: whether to time the matrix product too, as a row of "rates".
     """
-    from gpu_parts import device, engines, jobs
+    from harness.machine import device_name
+
+    from gpu_parts import engines, jobs
     from gpu_parts import speed as speeds
 
     plan = jobs.SMALLEST if smallest else jobs.GPU
     row = {
-        "device": device.name(),
+        "device": device_name(),
         "engine": engine,
         "network": title,
         "precision": plan.precision,
@@ -93,7 +85,7 @@ def speed(engine, title, cells, smallest, rate):
     def failed(cell, error):
         cell = dict(zip(("quantity", "batch"), cell))
         row_ = {**row, **cell, "detail": _in_short(error)}
-        emit({"table": "speed", "row": row_})
+        channel.send({"table": "speed", "row": row_})
 
     made = engines.make(engine, plan.network(title), plan.size, plan.precision)
     compiled = {}
@@ -105,15 +97,15 @@ def speed(engine, title, cells, smallest, rate):
             failed(cell, error)
         else:
             compiled[cell] = time.perf_counter() - start
-    emit({"ready": True})
-    if receive() is None:
+    channel.send({"ready": True})
+    if channel.receive() is None:
         return
     if rate:
         found = speeds.matrix_rate(plan.matrix, plan.precision)
         what = f"product of {plan.matrix} x {plan.matrix} matrices"
         known = {k: row[k] for k in ("device", "engine", "precision")}
         rate_row = {**known, "what": what, "rate": f"{found:.4g}"}
-        emit({"table": "rates", "row": {**rate_row, "unit": "TFLOP/s"}})
+        channel.send({"table": "rates", "row": {**rate_row, "unit": "TFLOP/s"}})
     for cell, seconds in compiled.items():
         try:
             found = speeds.row(made, *cell, plan)
@@ -122,10 +114,11 @@ def speed(engine, title, cells, smallest, rate):
             continue
         found["compile_seconds"] = f"{seconds:.1f}"
         cell_row = {**row, **dict(zip(("quantity", "batch"), cell)), **found}
-        emit({"table": "speed", "row": cell_row})
+        channel.send({"table": "speed", "row": cell_row})
 
 
 def train(
+    channel,
     done,
     networks,
     seeds,
@@ -137,7 +130,7 @@ def train(
     plan,
     jit_compile,
 ):
-    """Trains cells of the ablation, and emits rows of its two tables.
+    """Trains cells of the ablation, and sends rows of its two tables.
 
     Args:
         done: [(network, seed)] to leave out.
@@ -161,7 +154,7 @@ def train(
     folder = pathlib.Path(folder)
 
     def report(row):
-        emit({"table": "ablation_epochs", "row": row})
+        channel.send({"table": "ablation_epochs", "row": row})
 
     start, step = share
     for name, seed in left[:most][start::step]:
@@ -170,7 +163,7 @@ def train(
         cell = ablation.Cell(name, seed, images, plan, folder, jit_compile)
         row = cell.run(until, report)
         if row is not None:
-            emit({"table": "ablation", "row": row})
+            channel.send({"table": "ablation", "row": row})
 
 
 def _in_short(error):
@@ -183,10 +176,11 @@ PARTS = {"describe": describe, "check": check, "speed": speed, "train": train}
 
 def main():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    channel = Channel()
     import keras_csp  # noqa: F401  (before Keras, as users do)
 
-    options = receive()
-    PARTS[options.pop("part")](**options)
+    options = channel.receive()
+    PARTS[options.pop("part")](channel, **options)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,20 @@
 
 import pathlib
 import sys
+import warnings
 
-import keras
 import numpy as np
 
-from keras_csp.commands.models import add_model, load_model
+from keras_csp.commands.models import (
+    add_model,
+    input_size,
+    load_model,
+    parse_size,
+)
+from keras_csp.commands.progress import Progress
 
-_HELP = "a model as TFLite, ONNX or SavedModel, checked before it is written"
-_MOST = 300  # photographs that int8's ranges are set by
+_HELP = "a model as TFLite, ONNX or SavedModel, verified before it is written"
+_MOST = 300  # photographs that set the ranges of int8
 
 
 def add_to(commands):
@@ -32,99 +38,92 @@ def add_to(commands):
         type=pathlib.Path,
         nargs="+",
         help="photographs or folders of them: the file is compared with the "
-        "model on them, and int8's ranges are set by them",
+        "model on them, and they set the ranges of int8",
     )
     parser.add_argument(
         "--calibration",
         choices=("minmax", "mse"),
-        help="of int8's ranges: of all values seen (default), or narrower "
-        "ones of the least error",
+        help="how int8's ranges are set: from all values seen (default), or "
+        "narrower with the least error",
     )
     parser.add_argument(
-        "--minimum-agreement",
+        "--minimum-match-rate",
         type=float,
-        help="least share of the images with the model's answer; quantised",
+        help="of a quantised file: the least fraction of the images with the "
+        "model's answer",
     )
     parser.add_argument(
         "--maximum-difference",
         type=float,
-        help="of float32 outputs, as a share of the largest; default 1e-4",
+        help="of a float32 file's outputs, relative to the largest; default "
+        "1e-4",
     )
     parser.set_defaults(run=_export)
 
 
 def _export(options):
     from keras_csp import export
+    from keras_csp.export.formats import writable_format
 
-    suffix = options.file.suffix.lower()
-    if suffix not in (".tflite", ".onnx", ""):
-        raise ValueError(
-            "the file must end in .tflite or .onnx, or be a folder. Received: "
-            f"{options.file}"
-        )
-    quantized = options.quantize or options.minimum_agreement is not None
-    if suffix != ".tflite" and quantized:
-        raise ValueError("--quantize is of .tflite files")
-    if options.quantize == "int8" and not options.images:
-        raise ValueError("--quantize int8 needs --images, some hundred")
-    if options.calibration and options.quantize != "int8":
-        raise ValueError("--calibration is of --quantize int8")
-    model, size, preprocessing, labels = load_model(options)
-    shape = _shape(model, size, options.size)
-    described = {
-        "labels": labels,
-        "preprocessing": preprocessing,
-        "maximum_difference": options.maximum_difference,
-    }
+    settings = _settings(options, writable_format(options.file).name)
+    model = load_model(options)
+    metadata = export.describe(model)
+    size = parse_size(options.size)
     samples = None
     if options.images:
-        samples = _samples(options.images, model, shape, preprocessing)
-    else:
-        described["input_shape"] = shape
-    write = {
-        ".tflite": export.to_tflite,
-        ".onnx": export.to_onnx,
-        "": export.to_saved_model,
-    }[suffix]
-    if suffix == ".tflite":
-        described |= {
-            "quantize": options.quantize,
-            "minimum_agreement": options.minimum_agreement,
-        }
+        samples = _samples(options.images, metadata, size)
     if options.quantize == "int8":
-        described["representative"] = samples
-        described["calibration"] = options.calibration or "minmax"
-    print(write(model, options.file, samples, **described))
+        settings["representative"] = samples
+    sides = input_size(metadata, size)
+    settings["input_shape"] = (*sides, *metadata.input_shape[2:])
+    with warnings.catch_warnings(record=True) as caught:
+        print(export.save(model, options.file, samples, **settings))
+    for warning in caught:
+        if warning.category is UserWarning:  # ours, not the libraries'
+            print(f"keras-csp: {warning.message}", file=sys.stderr)
 
 
-def _shape(model, size, asked):
-    """Of the file's images, every side known; none other than the one asked
-    for, if any is."""
-    shape = tuple(n or size for n in model.input_shape[1:])
-    if None in shape:
-        raise ValueError("the model takes images of any size: give --size")
-    if asked and shape[:2] != (asked, asked):
+def _settings(options, kind):
+    """The arguments of `export.save` that were given.
+
+    Raises:
+        ValueError: some that do not belong together.
+    """
+    names = (
+        "quantize",
+        "calibration",
+        "minimum_match_rate",
+        "maximum_difference",
+    )
+    given = {name: getattr(options, name) for name in names}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given.keys() - {"maximum_difference"}:
+        if kind != "TFLite":
+            raise ValueError(
+                f"--{name.replace('_', '-')} is only valid for .tflite files. "
+                f"Received: {options.file}"
+            )
+    if options.quantize == "int8" and not options.images:
         raise ValueError(
-            f"the model takes images of {shape[0]}x{shape[1]} only. Received: "
-            f"--size {asked}"
+            "--quantize int8 needs --images, about a hundred photographs"
         )
-    return shape
+    if options.calibration and options.quantize != "int8":
+        raise ValueError("--calibration is only valid with --quantize int8")
+    return given
 
 
-def _samples(paths, model, shape, preprocessing):
+def _samples(paths, metadata, size):
     """Photographs as the model takes them, at most 300, evenly chosen."""
-    from keras_csp import export
-    from keras_csp.commands.photographs import Inputs
+    from keras_csp.commands.photographs import PhotographReader
     from keras_csp.data.photographs import find_photographs
 
     files = find_photographs(paths)
     chosen = np.linspace(0, len(files) - 1, min(_MOST, len(files)))
-    metadata = export.describe(model, shape, preprocessing=preprocessing)
-    inputs = Inputs(metadata, detects=export.detects(model.output))
-    bar = keras.utils.Progbar(len(chosen), unit_name="photograph")
-    read = []
-    for number, index in enumerate(chosen.round().astype(int), 1):
-        read.append(inputs.read(files[index])[0])
-        bar.update(number)
-    print(file=sys.stderr)
-    return np.stack(read)
+    reader = PhotographReader(metadata, size)
+    progress = Progress(len(chosen))
+    samples = []
+    for number, index in enumerate(chosen.round().astype(int)):
+        progress.update(number, files[index].name)
+        samples.append(reader.read(files[index])[0])
+    progress.clear()
+    return np.stack(samples)

@@ -1,96 +1,297 @@
-"""What a command takes for a model: a network's name or a file of it."""
+"""What a command takes for a model: a file, a repository, or a network."""
 
-import json
 import pathlib
+import re
 
 import keras
 
 import keras_csp
+from keras_csp._validation import check_fraction
 from keras_csp.detection import Detector
-from keras_csp.weights import find_record
+from keras_csp.layers.preprocessing import image_spec, with_image_spec
+from keras_csp.weights import hub
+
+_KINDS = (
+    "a .keras, .tflite or .onnx file, the folder of a SavedModel, "
+    "hf://user/name, a Darknet .cfg, or a network, e.g. CSPResNeXt50Timm"
+)
+_HUB = re.compile(r"hf://([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?(?:/(\S+\.keras))?")
+# What `model.save("hf://user/name")` writes, and files of whole models.
+_HUB_FILES = (
+    "*.keras",
+    "config.json",
+    "metadata.json",
+    "*.weights.h5",
+    "*.weights.json",
+    "assets/*",
+)
 
 
 def add_model(parser):
-    parser.add_argument(
-        "model",
-        help="a .keras file, or a network, e.g. CSPResNeXt50Timm",
-    )
+    """The arguments that say which model, of what size and thresholds."""
+    parser.add_argument("model", help=_KINDS)
     parser.add_argument(
         "--weights",
-        help="of a network: imagenet, or a file. Default: none, random",
+        help="of a network: imagenet, or a file; of a .cfg: its .weights file",
+    )
+    parser.add_argument(
+        "--names",
+        type=pathlib.Path,
+        help="the names of the classes, a text file with one a line; default: "
+        "those in the model",
     )
     parser.add_argument(
         "--size",
-        type=int,
-        help="side of the images; default: the training's or the paper's",
+        help="of the images, SIDE or HEIGHTxWIDTH in pixels, for a model of "
+        "open sides, a network or a .cfg; default: the model's own",
     )
     parser.add_argument(
-        "--labels",
-        type=pathlib.Path,
-        help="the classes: text, one a line, or JSON with `names`; default: "
-        "classes.json beside the model",
+        "--score",
+        type=float,
+        help="of a detector: the least score of a box; default: the model's, "
+        "0.25 unless its .cfg says otherwise",
     )
+    parser.add_argument(
+        "--iou",
+        type=float,
+        help="of a detector: of two boxes of one class that overlap by more, "
+        "only the better one is kept; default: the model's, 0.45 unless its "
+        ".cfg says otherwise",
+    )
+
+
+def load_runtime(options):
+    """The model as `keras_csp.export.load` returns it.
+
+    Raises:
+        ValueError: no such model, or options that do not belong to it.
+    """
+    from keras_csp.export import load
+    from keras_csp.export.runtimes import KerasRuntime
+
+    kind = kind_of(options.model)
+    if kind != "exported":
+        if kind in ("cfg", "network") and options.weights is None:
+            raise ValueError(
+                f"{options.model} has random weights without --weights"
+            )
+        return KerasRuntime(load_model(options))
+    for name in ("weights", "names", "score", "iou"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"--{name} cannot change an exported file; pass it to "
+                f"`keras-csp export`. Received: --{name} for {options.model}"
+            )
+    run = load(options.model)
+    if run.metadata is None:
+        raise ValueError(
+            f"{options.model} does not say what its images are; `keras-csp "
+            "export` writes files that do"
+        )
+    return run
 
 
 def load_model(options):
-    """(model, side or None, what it expects of pixels, labels or None).
+    """The `keras.Model` that the arguments name; of a detector, the model
+    that gives boxes.
 
-    A detector comes as its inference model, non-maximum suppression included.
+    Raises:
+        ValueError: no such model, or options that do not belong to it.
     """
-    if options.size is not None and options.size < 1:
-        raise ValueError(f"--size must be 1 or more. Received: {options.size}")
-    path = pathlib.Path(options.model)
-    if path.suffix != ".keras":
-        return (*_network(options), _labels(options.labels)[0])
-    if options.weights:
+    size = parse_size(options.size)
+    _check_thresholds(options)
+    kind = kind_of(options.model)
+    if kind == "exported":
         raise ValueError(
-            "--weights are of a network; a .keras file has its own. Received: "
-            f"{options.model} and {options.weights}"
+            f"{options.model} is not a Keras model: expected a .keras file, "
+            "hf://user/name, a Darknet .cfg or the name of a network"
         )
-    if not path.is_file():
-        raise ValueError(f"no such model: {path}")
-    model = _read(path)
-    beside = path.with_name("classes.json")
-    file = options.labels or (beside if beside.is_file() else None)
-    labels, size = _labels(file)
-    return model, options.size or size, None, labels
+    if kind in ("keras", "hub") and options.weights is not None:
+        raise ValueError(
+            "--weights is only valid for a network or a .cfg file; "
+            f"{options.model} has its own. Received: {options.weights}"
+        )
+    model = _LOADERS[kind](options, size)
+    if isinstance(model, Detector):
+        if size and None in model.input_shape[1:3]:
+            _check_stride(model, size)
+        return model.inference_model(
+            score_threshold=options.score, iou_threshold=options.iou
+        )
+    if (options.score, options.iou) != (None, None):
+        raise ValueError(
+            "--score and --iou are only valid for detectors. Received: "
+            f"{options.model}, which is none"
+        )
+    return model
 
 
-def _read(path):
+def kind_of(name):
+    """How this model is loaded: "hub", "cfg", "keras", "exported", "network".
+
+    Raises:
+        ValueError: a file that does not exist, or an unknown network.
+    """
+    if name.startswith("hf://"):
+        return "hub"
+    # A network also where a folder is called so.
+    if name in keras_csp.list_models():
+        return "network"
+    path = pathlib.Path(name)
+    if path.exists():
+        kinds = {".cfg": "cfg", ".keras": "keras"}
+        return kinds.get(path.suffix.lower(), "exported")
+    if re.fullmatch(r"\w+", name):
+        keras_csp.get_factory(name)  # names the networks that are similar
+    raise ValueError(f"no such model: {name}; expected {_KINDS}")
+
+
+def parse_size(text):
+    """(height, width) of the argument --size; None without it."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
+    if not found:
+        raise ValueError(
+            "--size must be a side, or HEIGHTxWIDTH, of positive integers. "
+            f"Received: {text}"
+        )
+    height, width = found[1], found[2] or found[1]
+    return int(height), int(width)
+
+
+def input_size(metadata, size):
+    """(height, width) of the images that a model is given.
+
+    Args:
+        metadata: the model's `Metadata`.
+        size: the pair that is asked for, or None.
+
+    Raises:
+        ValueError: another size than the model's, or none at all.
+    """
+    sides = metadata.input_shape[:2]
+    if None in sides:
+        if size is None and metadata.image.size is None:
+            raise ValueError("the model takes images of any size: give --size")
+        return size or metadata.image.size
+    if size not in (None, sides):
+        raise ValueError(
+            f"the model takes images of {sides[0]}x{sides[1]} only. Received: "
+            f"--size {size[0]}x{size[1]}"
+        )
+    return sides
+
+
+def _darknet(options, size):
+    model = _load_darknet(options)
+    if size is None or size == model.input_shape[1:3]:
+        return model
+    return _load_darknet(options, (*size, model.input_shape[-1]))
+
+
+def _load_darknet(options, shape=None):
+    return keras_csp.darknet.load(
+        options.model, options.weights, shape, options.names
+    )
+
+
+def _network(options, size):
+    names = read_names(options.names)
+    factory = keras_csp.get_factory(options.model)
+    arguments = {"classes": len(names)} if names else {}
+    if size:
+        arguments["input_shape"] = (*size, 3)
+    model = factory(weights=options.weights, **arguments)
+    return _with_names(model, names)
+
+
+def _keras_file(options, _size):
+    model = _read(options.model, options.model)
+    return _with_names(model, read_names(options.names))
+
+
+def _hub_model(options, _size):
+    model = _from_hub(options.model)
+    return _with_names(model, read_names(options.names))
+
+
+def _from_hub(name):
+    found = _HUB.fullmatch(name)
+    if not found:
+        raise ValueError(
+            "A model of the hub must be hf://user/name or "
+            f"hf://user/name/FILE.keras. Received: {name}"
+        )
+    repository, revision, file = found.groups()
+    wanted = _HUB_FILES if file is None else (file,)
+    folder = pathlib.Path(hub.download_folder(repository, wanted, revision))
+    if file is None and (folder / "metadata.json").is_file():
+        return _read(folder, name)
+    files = [folder / file] if file else sorted(folder.rglob("*.keras"))
+    if len(files) != 1 or not files[0].is_file():
+        listed = [path.relative_to(folder).as_posix() for path in files]
+        raise ValueError(
+            f"{name} must be one .keras file, or what "
+            f'`model.save("hf://{repository}")` writes. Found: '
+            + (", ".join(listed) if len(files) > 1 else "none")
+        )
+    return _read(files[0], name)
+
+
+def _read(path, name):
     try:
-        model = keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, compile=False)
     except Exception as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise ValueError(f"cannot read {path}: {reason}") from error
-    return model.inference_model() if isinstance(model, Detector) else model
+        raise ValueError(f"cannot read {name}: {reason}") from error
 
 
-def _network(options):
-    factory = keras_csp.get_factory(options.model)
-    shape = (options.size, options.size, 3) if options.size else None
-    model = factory(weights=options.weights, input_shape=shape)
-    return model, options.size, _checkpoint(options.weights, model.name)
-
-
-def _checkpoint(weights, network):
-    """Whose statistics of pixels are wanted: timm's files come by name or as
-    safetensors, and a name may have built timm's network of the paper's."""
-    if weights == "imagenet" or str(weights).endswith(".safetensors"):
-        return find_record(network).name
-    return None
-
-
-def _labels(path):
-    """(names of the classes, side of the images), each `None` if not known."""
+def read_names(path):
+    """The lines of a file of names, None without one."""
     if path is None:
-        return None, None
+        return None
     if not path.is_file():
-        raise ValueError(f"no such file of labels: {path}")
-    text = path.read_text("utf-8")
-    if path.suffix.lower() != ".json":
-        return [line for line in text.splitlines() if line.strip()], None
-    try:
-        noted = json.loads(text)
-        return list(noted["names"]), noted.get("size")
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"no JSON with `names`: {path}") from error
+        raise ValueError(f"no such file of names: {path}")
+    lines = path.read_text("utf-8-sig").splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise ValueError(f"--names must have a name in each line: {path}")
+    return names
+
+
+def _with_names(model, names):
+    if names is None:
+        return model
+    model = with_image_spec(model, class_names=names)
+    # It does not keep names that are not as many as the classes.
+    if image_spec(model).class_names is None:
+        raise ValueError(
+            f"--names must name the classes of {model.name}. Received: "
+            f"{len(names)} names for an output of {model.output_shape}"
+        )
+    return model
+
+
+def _check_thresholds(options):
+    for name in ("score", "iou"):
+        value = getattr(options, name)
+        if value is not None:
+            check_fraction(f"--{name}", value)
+
+
+def _check_stride(detector, size):
+    stride = detector.largest_stride
+    if size[0] % stride or size[1] % stride:
+        raise ValueError(
+            f"--size must be a multiple of {stride}. Received: "
+            f"{size[0]}x{size[1]}"
+        )
+
+
+_LOADERS = {
+    "cfg": _darknet,
+    "hub": _hub_model,
+    "keras": _keras_file,
+    "network": _network,
+}

@@ -2,37 +2,40 @@
 
 import numpy as np
 
+from keras_csp.commands.models import input_size
 from keras_csp.data.photographs import read_photograph
-from keras_csp.data.resizing import centre_crop, letterbox
+from keras_csp.data.resizing import fit_image, in_channels
 
 
-class Inputs:
-    """The square in the middle for a classifier, all of it for a detector.
+class PhotographReader:
+    """Reads photographs and brings them to a network's size.
 
     Args:
-        metadata: a `keras_csp.export.Metadata`.
-        detects: whether it is a detector's.
+        metadata: the `Metadata` of the network, whose `ImageSpec` says how.
+        size: (height, width), for a network of open sides; None (default):
+            the network's own.
+
+    Raises ValueError for a network whose inputs are not images of 1 or 3
+    channels, or a size that does not fit it.
     """
 
-    def __init__(self, metadata, detects):
-        height, width, self.channels = metadata.input_shape
-        if height != width or self.channels not in (1, 3):
+    def __init__(self, metadata, size=None):
+        shape = metadata.input_shape
+        if len(shape) != 3 or shape[-1] not in (1, 3):
             raise ValueError(
-                "photographs are fed to networks of square images with 1 or 3 "
-                f"channels. Received: {metadata.network} of "
-                f"{metadata.input_shape}"
+                "photographs are only for networks of images with 1 or 3 "
+                f"channels. Received: {metadata.network} of {shape}"
             )
-        self.size, self.metadata, self.detects = height, metadata, detects
+        self.channels = shape[-1]
+        self.spec = metadata.image
+        self.size = input_size(metadata, size)
 
     def read(self, path):
-        """(what the network takes, the photograph, how it was placed)."""
+        """(pixels for the network, the photograph, how it was placed).
+
+        Raises:
+            ValueError: a file that cannot be read.
+        """
         image = read_photograph(path)
-        view = None
-        if self.detects:
-            pixels, view = letterbox(image, self.size)
-        else:
-            pixels = centre_crop(image, self.size)
-        pixels = np.asarray(pixels)
-        if self.channels == 1:
-            pixels = pixels.mean(axis=-1, keepdims=True)
-        return self.metadata.normalize(pixels), image, view
+        pixels, view = fit_image(image, self.spec, self.size)
+        return np.asarray(in_channels(pixels, self.channels)), image, view

@@ -1,29 +1,27 @@
-"""`predict`: what a written file, or a .keras file, sees in photographs."""
+"""`predict`: what a model sees in photographs."""
 
+import collections
 import json
 import pathlib
 import sys
 
-import numpy as np
-
 from keras_csp._files import atomic_write
-from keras_csp.detection.drawing import draw_detections
-from keras_csp.detection.evaluation import in_original
+from keras_csp.commands.models import add_model, load_runtime, parse_size
+from keras_csp.commands.progress import Progress
 
-_HELP = "what an exported file or a .keras file sees in photographs"
+_HELP = "what a model sees in photographs: the likeliest classes, or boxes"
+_MANY = 10  # photographs, from which on there is a progress bar
 
 
 def add_to(commands):
     parser = commands.add_parser(
         "predict",
         help=_HELP,
-        description=f"Prints {_HELP}: the likeliest classes, or boxes.",
+        description=f"Prints {_HELP}, in pixels of the upright photograph. A "
+        "file that cannot be read is named, the others are read, and the exit "
+        "status is 1.",
     )
-    parser.add_argument(
-        "file",
-        type=pathlib.Path,
-        help=".tflite, .onnx or .keras file, or the folder of a SavedModel",
-    )
+    add_model(parser)
     parser.add_argument(
         "photographs",
         type=pathlib.Path,
@@ -31,10 +29,13 @@ def add_to(commands):
         help="JPEG or PNG files, or folders of them",
     )
     parser.add_argument(
-        "--top", type=int, default=5, help="classes of each; default 5"
+        "--top",
+        type=int,
+        default=5,
+        help="how many classes of each photograph; default 5",
     )
     parser.add_argument(
-        "--json", type=pathlib.Path, help="write them here, too"
+        "--json", type=pathlib.Path, help="a file for the same as JSON"
     )
     parser.add_argument(
         "--pictures",
@@ -45,101 +46,100 @@ def add_to(commands):
 
 
 def _predict(options):
-    from keras_csp import export
-    from keras_csp.commands.photographs import Inputs
+    from keras_csp.commands.answers import understand
+    from keras_csp.commands.photographs import PhotographReader
     from keras_csp.data.photographs import find_photographs
 
     if options.top < 1:
         raise ValueError(f"--top must be 1 or more. Received: {options.top}")
-    run = export.load(options.file)
-    if run.metadata is None:
-        raise ValueError(
-            f"{options.file} does not say what its images are: write it with "
-            "`python -m keras_csp export`"
-        )
-    inputs = Inputs(run.metadata, run.detects)
-    rows, failed = [], 0
-    for path in find_photographs(options.photographs):
+    files = find_photographs(options.photographs)
+    pictures = _pictures(options.pictures, files)
+    _check_writable(options.json)
+    run = load_runtime(options)
+    reader = PhotographReader(run.metadata, parse_size(options.size))
+    names = run.metadata.class_names
+    records, failed = [], 0
+    progress = Progress(len(files), least=_MANY)
+    for number, path in enumerate(files):
+        progress.update(number, path.name)
         try:
-            given, image, view = inputs.read(path)
+            pixels, image, view = reader.read(path)
         except ValueError as error:
-            print(f"keras_csp: {error}", file=sys.stderr)
+            progress.clear()
+            print(f"keras-csp: {error}", file=sys.stderr)
             failed += 1
             continue
-        answer = run(given[None])
-        if run.detects:
-            found = in_original(answer, image, view)
-            rows.append(_boxes(path, found, run.metadata, image))
-            _draw(options.pictures, len(rows), path, image, found, run.metadata)
-        elif isinstance(answer, dict):
-            raise ValueError(
-                f"{options.file} is no classifier and no detector: it gives "
-                f"{', '.join(sorted(answer))}"
-            )
-        else:
-            rows.append(_classes(path, answer, run.metadata, options.top))
-        print(_line(rows[-1]), flush=True)
+        outputs = run(pixels[None])
+        answer = understand(outputs, path, image, view, names, options.top)
+        if pictures:
+            _draw(pictures[number], answer)
+        records.append(answer.record())
+        progress.clear()
+        print(answer, flush=True)
     if options.json:
-        with atomic_write(options.json) as part:
-            part.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+        _write_json(options.json, records)
     return 1 if failed else 0
 
 
-def _classes(path, answer, metadata, top):
-    scores = np.asarray(answer, "float64").reshape(-1)
-    best = np.argsort(-scores, kind="stable")[:top]
-    return {
-        "file": str(path),
-        "classes": [
-            {"class": _name(metadata, index), "score": float(scores[index])}
-            for index in best
-        ],
-    }
+def _check_writable(path):
+    """Before the work, not after it."""
+    if path is not None and path.is_dir():
+        raise ValueError(f"--json must be a file. Received a folder: {path}")
 
 
-def _boxes(path, found, metadata, image):
-    height, width = image.shape[:2]
-    detections = [
-        {
-            "class": _name(metadata, label),
-            "score": float(score),
-            "box": np.round(box, 2).tolist(),
-        }
-        for label, score, box in zip(
-            found["classes"], found["scores"], found["boxes"].astype("float64")
-        )
-    ]
-    return {
-        "file": str(path),
-        "width": width,
-        "height": height,
-        "detections": detections,
-    }
+def _write_json(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
 
 
-def _draw(folder, number, path, image, found, metadata):
+def _pictures(folder, files):
+    """The path of each photograph's picture; None without a folder.
+
+    Raises:
+        ValueError: a picture would take the place of a photograph.
+    """
     if folder is None:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    highest = int(max(found["classes"], default=0))
-    names = [_name(metadata, index) for index in range(highest + 1)]
-    picture = folder / f"{path.stem}_{number}.png"
-    draw_detections(picture, image, found, names)
+        return None
+    paths = [folder / f"{name}.png" for name in picture_names(files)]
+    photographs = {file.resolve() for file in files}
+    lost = [path for path in paths if path.resolve() in photographs]
+    if lost:
+        raise ValueError(
+            "--pictures must be another folder than that of the photographs; "
+            f"it would overwrite {lost[0]}"
+        )
+    return paths
 
 
-def _name(metadata, index):
-    if metadata.labels and 0 <= index < len(metadata.labels):
-        return metadata.labels[int(index)]
-    return f"class {int(index)}"
+def picture_names(files):
+    """The stems of the files; of equal ones all but the first get a number.
+
+    Compared without regard to case, as some file systems do.
+    """
+    stems = [file.stem for file in files]
+    used = collections.Counter(stem.lower() for stem in stems)
+    seen, names = set(), []
+    for stem in stems:
+        name, number = stem, 1
+        if stem.lower() in seen:
+            while name.lower() in used:
+                number += 1
+                name = f"{stem}_{number}"
+            used[name.lower()] += 1
+        seen.add(stem.lower())
+        names.append(name)
+    return names
 
 
-def _line(row):
-    if "classes" in row:
-        found = [f"{c['class']} {c['score']:.3f}" for c in row["classes"]]
-    else:
-        found = [
-            f"{d['class']} {d['score']:.3f} at "
-            + " ".join(f"{side:.0f}" for side in d["box"])
-            for d in row["detections"]
-        ]
-    return f"{row['file']}: {', '.join(found) or 'nothing'}"
+def _draw(path, answer):
+    from keras_csp.commands.answers import BoxAnswer
+    from keras_csp.detection.drawing import draw_detections
+
+    if not isinstance(answer, BoxAnswer):
+        raise ValueError("--pictures is only valid for detectors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    highest = int(max(answer.found["classes"], default=0))
+    names = [answer.name(index) for index in range(highest + 1)]
+    with atomic_write(path) as part:
+        draw_detections(part, answer.image, answer.found, names)

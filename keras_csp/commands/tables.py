@@ -1,12 +1,12 @@
 """The networks, their counts and their published checkpoints."""
 
 import functools
-import sys
 
 import keras_csp
 from keras_csp.analysis import detectors
 from keras_csp.analysis.cost import CONVENTIONS, build_and_count
 from keras_csp.analysis.table import render, table_rows
+from keras_csp.commands.progress import Progress
 
 
 def add_to(commands):
@@ -53,16 +53,13 @@ def _table(options):
         rows = list(detectors.detector_rows())
         print(detectors.render(rows, markdown=options.markdown))
         return
-    rows = list(table_rows(_progress if sys.stderr.isatty() else None))
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
+    rows = list(table_rows(_show))
+    Progress(len(rows)).clear()
     print(render(rows, markdown=options.markdown))
 
 
-def _progress(done, total, name):
-    bar = ("#" * (20 * done // total)).ljust(20)
-    line = f"\r\033[K[{bar}] {done}/{total} {name}"
-    print(line, end="", file=sys.stderr, flush=True)
+def _show(done, total, name):
+    Progress(total).update(done, name)
 
 
 def _list(options):

@@ -7,6 +7,7 @@ Pixels are expected in [0, 1], in RGB order, as Darknet feeds them.
 """
 
 import logging
+import numbers
 import os
 import pathlib
 
@@ -53,9 +54,9 @@ def load(cfg, weights=None, input_shape=None, class_names=None):
             belong to it; or names that are not as many as its classes.
     """
     sections = read(cfg)
-    _check_shape(input_shape)
+    input_shape = _check_shape(input_shape)
     plan = make_plan(sections, input_shape)
-    shape = tuple(input_shape or plan.input_shape)
+    shape = input_shape or plan.input_shape
     if None in shape and plan.is_detector:
         _check_strides(plan)
     names = _class_names(class_names, plan)
@@ -110,7 +111,7 @@ def _lines(path):
 
 def _check_shape(shape):
     if shape is None:
-        return
+        return None
     good = isinstance(shape, (list, tuple)) and len(shape) == 3
     if not good or shape[2] is None or not all(map(_is_side, shape)):
         raise ValueError(
@@ -118,12 +119,14 @@ def _check_shape(shape):
             "integers of which the first two may be None. Received: "
             f"input_shape={shape!r}"
         )
+    return tuple(side if side is None else int(side) for side in shape)
 
 
 def _is_side(side):
     if side is None:
         return True
-    return isinstance(side, int) and not isinstance(side, bool) and side > 0
+    whole = isinstance(side, numbers.Integral) and not isinstance(side, bool)
+    return whole and side > 0
 
 
 def _log_left(model, path, left):

@@ -8,6 +8,7 @@ from keras_csp._registry import get_factory
 from keras_csp._validation import check_choice, check_positive
 from keras_csp.detection.anchors import default_anchors, split_anchors
 from keras_csp.detection.necks import get_neck
+from keras_csp.layers.precision import float32_if_half
 from keras_csp.layers.preprocessing import (
     ImageSpec,
     image_spec,
@@ -106,13 +107,13 @@ def _features(backbone, input_shape, table, weights):
 
 
 def _check_sides(shape, stride):
-    check_input_shape(shape)
+    shape = check_input_shape(shape)
     if any(side and side % stride for side in shape[:2]):
         raise ValueError(
             f"The sides of `input_shape` must divide by {stride}, the largest "
-            f"stride. Received: input_shape={tuple(shape)}"
+            f"stride. Received: input_shape={shape}"
         )
-    return tuple(shape)
+    return shape
 
 
 def _spec(spec, features, class_names, classes):
@@ -157,13 +158,11 @@ def _with_coarser(maps, levels):
 
 def _head(x, level, anchors, classes):
     """The 1x1 convolution that gives each anchor's 5 + classes numbers."""
-    # Half precision is too coarse for coordinates and scores.
-    half = keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16")
     x = keras.layers.Conv2D(
         len(anchors) * (5 + classes),
         1,
         bias_initializer=PriorBias(5 + classes),
-        dtype="float32" if half else None,
+        dtype=float32_if_half(),
         name=f"head_{level}",
     )(x)
     stride = 2 ** int(level[1:])

@@ -1,15 +1,13 @@
 """Batch normalisation folded into the convolutions before it."""
 
 import collections
-import contextlib
-import threading
 
 import keras
 import numpy as np
 
-# Keras gives the class no public name.
-_Functional = type(keras.Model(*[keras.Input(())] * 2))
-_LOCK = threading.Lock()
+from keras_csp._keras_internals import functional, nodes, producer
+from keras_csp._structure import is_composite, run_inside
+
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
@@ -33,9 +31,9 @@ def fold_batchnorm(model):
     Raises:
         ValueError: a model that is not functional.
     """
-    if not isinstance(model, _Functional):
+    if functional(model) is None:
         raise ValueError(
-            "Expected a functional keras.Model. Received: "
+            "`model` must be a functional keras.Model. Received: "
             f"{model!r} of type {type(model).__name__}"
         )
     flat = _flattened(model)
@@ -84,24 +82,27 @@ def _is_depthwise(layer):
 
 def _foldable(flat):
     """{name of a convolution: the normalisation that alone takes its output}"""
-    takers = collections.Counter(id(t) for t in flat.outputs)
-    for operation in flat.operations:
-        for node in operation._inbound_nodes:
-            takers.update(id(tensor) for tensor in node.input_tensors)
+    takers = collections.Counter(map(id, flat.outputs))
+    calls = collections.Counter()
+    for node in nodes(flat):
+        takers.update(map(id, node.input_tensors))
+        calls[node.operation] += 1
     found = {}
-    for layer in flat.layers:
-        if not isinstance(layer, keras.layers.BatchNormalization):
+    for node in nodes(flat):
+        norm = node.operation
+        if not isinstance(norm, keras.layers.BatchNormalization):
             continue
-        source = layer.input._keras_history.operation
+        x = node.input_tensors[0]
+        source = producer(x)
         if (
             isinstance(source, _CONVOLUTIONS)
-            and len(source._inbound_nodes) == len(layer._inbound_nodes) == 1
-            and takers[id(layer.input)] == 1
+            and calls[source] == calls[norm] == 1
+            and takers[id(x)] == 1
             and source.activation is keras.activations.linear
-            and layer.axis in (-1, 3)
+            and norm.axis in (-1, 3)
             and source.data_format == "channels_last"
         ):
-            found[source.name] = layer
+            found[source.name] = norm
     return found
 
 
@@ -113,58 +114,51 @@ def _flattened(model):
         )
         for tensor in model.inputs
     ]
-    with _copying():
-        given = keras.tree.pack_sequence_as(model.input, inputs)
-        outputs = model.call(given)
+    given = keras.tree.pack_sequence_as(model.input, inputs)
+    outputs = run_inside(model, _Copies().run, given)
     return keras.Model(given, outputs, name=model.name)
 
 
-@contextlib.contextmanager
-def _copying():
-    """On this thread, a layer's call is that of its copy, and a composite's
-    that of the copies of its layers."""
-    copies, names, path = {}, collections.Counter(), []
-    thread = threading.get_ident()
-    with _LOCK:
-        original = keras.layers.Layer.__call__
+class _Copies:
+    """Runs a copy of each layer, and of a composite those of its layers."""
 
-        def copy_of(layer):
-            if id(layer) not in copies:
-                name = "_".join([*path, layer.name])
-                names[name] += 1
-                if names[name] > 1:
-                    name = f"{name}_{names[name]}"
-                copies[id(layer)] = _copy(layer, name)
-            return copies[id(layer)]
+    def __init__(self):
+        self._copies = {}  # by the id of a layer
+        self._names = set()
+        self._path = []
 
-        def called(layer, *args, **kwargs):
-            if threading.get_ident() != thread:
-                return original(layer, *args, **kwargs)
-            if not _is_composite(layer):
-                copy = copy_of(layer)
-                answer = original(copy, *args, **kwargs)
-                copy.set_weights(layer.get_weights())
-                return answer
-            kwargs.pop("training", None)
-            path.append(layer.name)
+    def run(self, operation, *args, **kwargs):
+        """The outputs of the copy, for `run_inside`."""
+        if not isinstance(operation, keras.layers.Layer):
+            return operation(*args, **kwargs)
+        if _is_known_composite(operation):
+            self._path.append(operation.name)
             try:
-                return layer.call(*args, **kwargs)
+                return run_inside(operation, self.run, *args, **kwargs)
             finally:
-                path.pop()
+                self._path.pop()
+        copy = self._copy_of(operation)
+        outputs = copy(*args, **kwargs)
+        copy.set_weights(operation.get_weights())
+        return outputs
 
-        keras.layers.Layer.__call__ = called
-        try:
-            yield
-        finally:
-            keras.layers.Layer.__call__ = original
+    def _copy_of(self, layer):
+        if id(layer) not in self._copies:
+            base = name = "_".join([*self._path, layer.name])
+            number = 1
+            while name in self._names:
+                number += 1
+                name = f"{base}_{number}"
+            self._names.add(name)
+            self._copies[id(layer)] = _copy(layer, name)
+        return self._copies[id(layer)]
 
 
-def _is_composite(layer):
+def _is_known_composite(layer):
     """Whether its `call` is known to be of Keras' operations alone."""
     ours = type(layer).__module__.startswith("keras_csp.")
-    return bool(layer._layers) and (
-        ours or isinstance(layer, (_Functional, keras.Sequential))
-    )
+    known = ours or isinstance(layer, keras.Sequential)
+    return functional(layer) is not None or (known and is_composite(layer))
 
 
 def _copy(layer, name):

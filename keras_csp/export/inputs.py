@@ -1,4 +1,4 @@
-"""Real inputs: those a file is checked with, and those it is quantised by."""
+"""What is written, and the real inputs that it is compared on."""
 
 import itertools
 
@@ -6,51 +6,85 @@ import keras
 import numpy as np
 
 from keras_csp._validation import check_positive
+from keras_csp.detection import Detector
 from keras_csp.export.metadata import describe
+from keras_csp.layers.preprocessing import image_spec
 
 # Enough for the ranges of the activations; more takes time and widens them.
 _MOST = 500
 
 
-def prepare(
-    model, kind, samples, input_shape=None, labels=None, preprocessing=None
-):
-    """The `Metadata` of a file of `model`, and the inputs to check it with.
+def exportable(model, kind):
+    """`model` as it is written: one input, and outputs with names.
 
-    Args and errors: see `to_tflite`.
+    Args:
+        model: a functional `keras.Model`; a `Detector` becomes its
+            `inference_model()`, a list of outputs {"output_0": ...}.
+        kind: of file, for the error.
+
+    Raises:
+        ValueError: another backend, another kind of model.
     """
-    _check_backend(kind)
-    shape = file_shape(model, samples, input_shape)
-    metadata = describe(model, shape, labels, preprocessing)
-    if samples is None:
-        samples = photographs(metadata)
-    return metadata, check_batch("samples", samples, shape)
-
-
-def _check_backend(kind):
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"{kind} files are written on the TensorFlow backend. Received: "
             f"the backend {keras.backend.backend()!r}"
         )
+    if isinstance(model, Detector):
+        model = model.inference_model()
+    inputs = getattr(model, "inputs", None) or ()
+    if not isinstance(model, keras.Model) or not inputs:
+        raise ValueError(
+            "Expected a functional keras.Model or a keras_csp.Detector. "
+            f"Received: {model!r} of type {type(model).__name__}"
+        )
+    if len(inputs) != 1 or not isinstance(model.input_shape, tuple):
+        raise ValueError(
+            "The model must have one input. Received: "
+            f"{model.name!r} with {len(inputs)} inputs"
+        )
+    return _with_named_outputs(model)
+
+
+def _with_named_outputs(model):
+    outputs = model.output
+    if isinstance(outputs, (list, tuple)):
+        outputs = {f"output_{i}": output for i, output in enumerate(outputs)}
+    values = outputs.values() if isinstance(outputs, dict) else [outputs]
+    if not all(map(keras.utils.is_keras_tensor, values)):
+        shapes = keras.tree.map_structure(lambda x: x.shape, outputs)
+        raise ValueError(
+            "The model's output must be one tensor, or a list or dict of "
+            f"tensors. Received: {model.name!r} with {shapes}"
+        )
+    if outputs is model.output or isinstance(model.output, dict):
+        return model
+    return keras.Model(model.inputs, outputs, name=model.name)
+
+
+def prepare(model, samples, input_shape=None):
+    """The `Metadata` of a file of `model`, and the inputs to check it with.
+
+    Args and errors: see `to_tflite`.
+    """
+    shape = file_shape(model, samples, input_shape)
+    metadata = describe(model, shape)
+    if samples is None:
+        samples = photographs(shape)
+    return metadata, check_batch("samples", samples, shape)
 
 
 def file_shape(model, samples=None, input_shape=None):
-    """`(height, width, channels)` of a file's input, all sides given.
+    """`(height, width, channels)` of a file's input, all sides known.
 
-    From `input_shape`, else from the model, else from the samples.
+    From `input_shape`, else from the model, else from the samples, else from
+    the size in the model's `ImageSpec`.
 
     Raises:
-        ValueError: a model of several inputs, sides that nothing gives, or an
-            `input_shape` that does not fit the model.
+        ValueError: sides that nothing gives, or an `input_shape` that does
+            not fit the model.
     """
-    expected = model.input_shape
-    if not isinstance(expected, tuple):
-        raise ValueError(
-            "The model must have one input. Received: "
-            f"{model.name!r} with {len(model.inputs)} inputs"
-        )
-    shape = tuple(expected[1:])
+    shape = tuple(model.input_shape[1:])
     if input_shape is not None:
         given = tuple(check_positive("input_shape", n) for n in input_shape)
         if not _fits(shape, given):
@@ -59,15 +93,19 @@ def file_shape(model, samples=None, input_shape=None):
                 f"Received: input_shape={given}"
             )
         return given
+    if None not in shape:
+        return shape
     given = tuple(getattr(samples, "shape", ()))[1:]
-    if None in shape and _fits(shape, given):
+    if _fits(shape, given):
         return given
-    if None in shape:
-        raise ValueError(
-            f"{model.name!r} takes images of any size: give the file's as "
-            "`input_shape=(height, width, channels)`"
-        )
-    return shape
+    spec = image_spec(model)
+    given = (*spec.size, shape[-1]) if spec and spec.size else ()
+    if samples is None and _fits(shape, given):
+        return given
+    raise ValueError(
+        f"{model.name!r} takes images of any size: give the file's as "
+        "`input_shape=(height, width, channels)`"
+    )
 
 
 def check_batch(argument, values, shape):
@@ -79,11 +117,7 @@ def check_batch(argument, values, shape):
             f"`{argument}` must be an array. Received: an object of type "
             f"{type(values).__name__}"
         ) from error
-    if (
-        not len(np.shape(values))
-        or not len(values)
-        or values.shape[1:] != shape
-    ):
+    if not values.ndim or not len(values) or values.shape[1:] != shape:
         raise ValueError(
             f"`{argument}` must be a non-empty batch of the file's inputs, "
             f"{('n', *shape)}. Received: shape {values.shape}".replace("'", "")
@@ -96,39 +130,40 @@ def representative_inputs(values, shape):
 
     Args:
         values: `(n, *shape)`, or an iterable of such batches, e.g. a
-            `tf.data.Dataset`; of batches that are tuples the first part.
+            `tf.data.Dataset`; of batches that are tuples, the first part.
     """
     if not hasattr(values, "shape") and hasattr(values, "__iter__"):
-        batches, found = iter(values), []
-        for batch in batches:
-            if isinstance(batch, (tuple, list)):
-                batch = batch[0]  # noqa: PLW2901 the labels are not asked for
-            found.append(np.asarray(batch, "float32"))
+        found = []
+        for batch in values:
+            images = batch[0] if isinstance(batch, (tuple, list)) else batch
+            found.append(np.asarray(images, "float32"))
             if sum(map(len, found)) >= _MOST:
                 break
         values = _joined(found, shape)
     return check_batch("representative", values, shape)[:_MOST]
 
 
-def photographs(metadata, count=8):
-    """Parts of scikit-learn's two photographs, as the network takes them.
+def photographs(input_shape, count=8):
+    """Parts of scikit-learn's two photographs, pixels in [0, 1].
 
     Args:
-        metadata: a `Metadata`, of images of 1 or 3 channels.
+        input_shape: `(height, width, channels)`, 1 or 3 channels.
         count: how many. Default 8.
 
     Returns:
         float32 `(count, height, width, channels)`.
+
+    Raises:
+        ValueError: inputs of another shape, which are no photographs.
     """
     from sklearn.datasets import load_sample_images
 
-    shape = metadata.input_shape
-    if len(shape) != 3 or shape[-1] not in (1, 3):
+    if len(input_shape) != 3 or input_shape[-1] not in (1, 3):
         raise ValueError(
-            f"A network of inputs {shape}, no photographs, "
-            "needs `samples`: real inputs to compare the file with the model on"
+            f"Inputs of shape {tuple(input_shape)} are not photographs. Give "
+            "`samples`: real inputs to compare the file with the model on"
         )
-    height, width, channels = shape
+    height, width, channels = input_shape
     images = load_sample_images().images
     rng = np.random.default_rng(0)
     crops = [
@@ -141,7 +176,7 @@ def photographs(metadata, count=8):
     pixels = keras.ops.convert_to_numpy(resized)
     if channels == 1:
         pixels = pixels.mean(axis=-1, keepdims=True)
-    return metadata.preprocess(pixels)
+    return pixels / np.float32(255)
 
 
 def _crop(image, rng, side=320):

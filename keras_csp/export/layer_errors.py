@@ -8,7 +8,6 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from keras_csp._tables import aligned
 from keras_csp.export.runtimes import inspected
 from keras_csp.export.tflite_file import to_integers, to_numbers
 
@@ -27,8 +26,8 @@ class LayerError:
         layer: path of the layer, or of the first of those fused with it.
         operation: of TFLite, e.g. "CONV_2D".
         error: root mean square of the difference, relative to that of the
-            output; that of the layers before included.
-        added: `error` less the largest of what the operation was given.
+            output; it includes the errors of the layers before.
+        added: `error` minus the largest error of the operation's inputs.
     """
 
     layer: str
@@ -42,16 +41,16 @@ def layer_errors(exact, quantized, samples):
 
     Args:
         exact: path (or contents, bytes) of a float32 TFLite file.
-        quantized: of the int8 file of the same model.
+        quantized: path or contents of the int8 file of the same model.
         samples: some real inputs, as the model takes them.
 
     Raises:
-        ValueError: files that have no operation's output in common.
+        ValueError: the files have no operation's output in common.
     """
     files = [_Tensors(exact), _Tensors(quantized)]
     shared = [name for name in files[1].makers if name in files[0].makers]
     if not shared or files[0].input_shape != files[1].input_shape:
-        raise ValueError("The two files are not of one model")
+        raise ValueError("The two files must be of the same model")
     noise, power = collections.Counter(), collections.Counter()
     for sample in np.asarray(samples, "float32"):
         for file in files:
@@ -67,32 +66,17 @@ def layer_errors(exact, quantized, samples):
 
 
 def report(errors, count=5):
-    """The layers that add most, in one line."""
+    """The layers with the largest added errors, in one line."""
     worst = sorted(errors, key=lambda e: -e.added)[:count]
     layers = [
-        f"{e.layer} (+{100 * e.added:.1f} to {100 * e.error:.1f} %)"
+        f"{e.layer} ({100 * e.added:+.1f} %, in all {100 * e.error:.1f} %)"
         for e in worst
     ]
-    return "Relative to their outputs these add most: " + ", ".join(layers)
-
-
-def table(errors):
-    """All of them as aligned text."""
-    header = ("layer", "operation", "error", "added")
-    rows = [
-        (
-            e.layer,
-            e.operation,
-            f"{100 * e.error:.2f} %",
-            f"{100 * e.added:+.2f}",
-        )
-        for e in errors
-    ]
-    return "\n".join(aligned([header, *rows], right=(2, 3)))
+    return "Largest added errors, relative to the outputs: " + ", ".join(layers)
 
 
 class _Tensors:
-    """A TFLite file whose every tensor can be looked at."""
+    """A TFLite file, run so that every tensor can be read."""
 
     def __init__(self, file):
         if not isinstance(file, bytes):
@@ -100,7 +84,8 @@ class _Tensors:
         self._interpreter = inspected(file)
         self._details = self._interpreter.get_tensor_details()
         self._details = {d["index"]: d for d in self._details}
-        # Of what a delegate runs, the interpreter has no operations left.
+        # Operations from the file: the interpreter does not list those that a
+        # delegate runs.
         self._model = flatbuffer_utils.read_model_from_bytearray(
             bytearray(file)
         )
@@ -140,8 +125,11 @@ class _Tensors:
         )
 
     def _before(self, operator, errors):
-        """The largest error of what the operation is given; through what the
-        float file does not have, a change of scale, to what that is given."""
+        """The largest error of the operation's inputs.
+
+        An input that the float file does not have, e.g. the output of a change
+        of scale, is replaced by the inputs of the operation that made it.
+        """
         given = [self._names[int(i)] for i in operator.inputs if i >= 0]
         found = [0.0]
         for name in given:

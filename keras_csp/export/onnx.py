@@ -9,9 +9,9 @@ import numpy as np
 
 from keras_csp._files import atomic_write
 from keras_csp._validation import check_choice
-from keras_csp.export.inputs import prepare
+from keras_csp.export.inputs import exportable, prepare
 from keras_csp.export.runtimes import METADATA_KEY, ONNXRuntime
-from keras_csp.export.verification import checked, of_difference
+from keras_csp.export.verification import float_tolerance, verify
 
 
 def to_onnx(
@@ -22,19 +22,19 @@ def to_onnx(
     opset=17,
     dynamic_batch=True,
     input_shape=None,
-    labels=None,
-    preprocessing=None,
     maximum_difference=None,
 ):
     """Writes `model` as an ONNX file after running the file on `samples`.
 
-    The file holds the network's name, its labels and its preprocessing, in
-    its `metadata_props` under "keras_csp".
+    The file holds the network's name and the model's `ImageSpec` (see
+    `to_tflite`), in its `metadata_props` under "keras_csp".
 
     Args:
-        model: a `keras.Model` on the TensorFlow backend with one input; of a
-            detector, `Detector.inference_model()`, whose boxes come out after
-            non-maximum suppression.
+        model: a functional `keras.Model` on the TensorFlow backend with one
+            input, or a `Detector`, whose boxes come out after non-maximum
+            suppression;
+            `Detector.inference_model(score_threshold=...)` has other
+            thresholds.
         path: of the file; its folder is made if need be.
         samples: `(n, height, width, channels)` real inputs, as the model
             takes them, on which the file is compared with the model. Default:
@@ -42,8 +42,8 @@ def to_onnx(
         opset: of ONNX, 13 to 18. Default 17.
         dynamic_batch: True (default): batches of any size. False: of 1.
         input_shape: `(height, width, channels)` of the file; needed only for
-            a model of open sides without samples.
-        labels, preprocessing: to travel in the file, as of `to_tflite`.
+            a model of open sides without samples or a size in its
+            `ImageSpec`.
         maximum_difference: as of `to_tflite`.
 
     Returns:
@@ -58,10 +58,9 @@ def to_onnx(
     """
     check_choice("opset", opset, range(13, 19))
     check_choice("dynamic_batch", dynamic_batch, (True, False))
-    allowed = of_difference(maximum_difference)
-    metadata, samples = prepare(
-        model, "ONNX", samples, input_shape, labels, preprocessing
-    )
+    tolerance = float_tolerance(maximum_difference)
+    model = exportable(model, "ONNX")
+    metadata, samples = prepare(model, samples, input_shape)
     batch = None if dynamic_batch else 1
     content = _convert(model, (batch, *metadata.input_shape), opset, metadata)
     path = pathlib.Path(path)
@@ -69,7 +68,7 @@ def to_onnx(
     with atomic_write(path) as part:
         part.write_bytes(content)
         run = _run_more if dynamic_batch else _run
-        return checked(model, "ONNX", path, samples, part, run, allowed)
+        return verify(model, "ONNX", path, samples, part, run, tolerance)
 
 
 def _convert(model, shape, opset, metadata):

@@ -1,9 +1,9 @@
-"""The ranges of 8-bit tensors: not the widest, those of the least error.
+"""The ranges of 8-bit tensors that have the least error, not the widest.
 
-A range from the least to the largest value seen is set by outliers, and 256
-steps must reach over it. Cut, it loses those few and rounds all others finer.
-Here each tensor has, out of some narrower ranges, the one of the least mean
-squared error on the representative inputs.
+Outliers set a range from the least to the largest value seen, and 256 steps
+must cover it. A narrower range clips these few values and rounds all others
+finer. Here each tensor gets, out of several narrower ranges, the one with the
+least mean squared error on the representative inputs.
 """
 
 import itertools
@@ -14,9 +14,9 @@ from ai_edge_litert.tools import flatbuffer_utils
 from keras_csp.export.runtimes import inspected
 from keras_csp.export.tflite_file import packed
 
-# What is left of a range, below zero and above.
-_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-# Values looked at, of each tensor and input; the rest is like them.
+# Fractions of a range that are kept, below zero and above.
+_FRACTIONS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+# Values sampled from each tensor for each input.
 _VALUES = 4096
 _INPUTS = 100
 # Of a histogram; the narrowest range has a step of two to three of them.
@@ -24,7 +24,7 @@ _BINS = 2048
 
 
 def narrowed(content, inputs):
-    """`content`, a TFLite file with the ranges seen, with better ones.
+    """`content`, a TFLite file with calibrated ranges, with better ones.
 
     Args:
         content: of a float model, as TensorFlow's converter calibrates it:
@@ -70,15 +70,15 @@ class Histogram:
         self.counts += counts
 
     def best_range(self):
-        """(low, high) of the least error; of equal ones the widest.
+        """(low, high) with the least error; the widest of equal ones.
 
-        Both ends are sought together: where one is cut, the finer steps let
-        more be cut at the other.
+        Both ends are chosen together: narrowing one makes the steps finer,
+        which may make it worthwhile to narrow the other.
         """
         if self.low == self.high:
             return self.low, self.high
-        lows = {share * self.low for share in _SHARES}
-        highs = {share * self.high for share in _SHARES}
+        lows = {f * self.low for f in _FRACTIONS}
+        highs = {f * self.high for f in _FRACTIONS}
         pairs = sorted(
             itertools.product(lows, highs), key=lambda p: p[0] - p[1]
         )

@@ -1,13 +1,18 @@
-"""A written file as a function: LiteRT, onnxruntime, SavedModel, Keras."""
+"""A written file as a function: LiteRT, onnxruntime, SavedModel, Keras.
 
-import json
+A runtime is made of a path and a number of threads (None: its own choice). It
+takes batches of inputs and returns what the model's `predict_on_batch` does;
+its attribute `metadata` is the `Metadata` in the file, or None.
+"""
+
 import pathlib
 import warnings
 
 import keras
 import numpy as np
 
-from keras_csp.export.metadata import Metadata
+from keras_csp.detection import Detector
+from keras_csp.export.metadata import Metadata, describe
 from keras_csp.export.tflite_file import (
     read_metadata,
     to_integers,
@@ -18,61 +23,13 @@ METADATA_KEY = "keras_csp"
 METADATA_FILE = "keras_csp.json"
 
 
-def load(path, threads=None):
-    """The file at `path` as a function from inputs to outputs.
-
-    Args:
-        path: a `.tflite`, `.onnx` or `.keras` file, or the folder of a
-            SavedModel.
-        threads: of the runtime; default its own choice.
-
-    Returns:
-        A function of a batch of inputs, as the model takes them (float32,
-        also where the file itself takes int8), that gives what the model's
-        `predict_on_batch` does. Its attributes: `metadata`, the `Metadata` in
-        the file or `None`; `detects`, whether it gives boxes.
-
-    Raises:
-        ValueError: no such file, another kind of file, one that the runtime
-            refuses.
-        ImportError: the runtime is not installed.
-    """
-    path = pathlib.Path(path)
-    if not path.exists():
-        raise ValueError(f"There is no file {str(path)!r}")
-    kind = "" if path.is_dir() else path.suffix.lower()
-    runtimes = {
-        "": SavedModelRuntime,
-        ".tflite": TFLiteRuntime,
-        ".onnx": ONNXRuntime,
-        ".keras": KerasRuntime,
-    }
-    if kind not in runtimes or (not kind and not path.is_dir()):
-        raise ValueError(
-            "Expected a .tflite, .onnx or .keras file or the folder of a "
-            f"SavedModel. Received: {str(path)!r}"
-        )
-    try:
-        return runtimes[kind](path, threads)
-    except ImportError:
-        raise
-    except Exception as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0][:300]
-        raise ValueError(f"Cannot read {str(path)!r}: {reason}") from error
-
-
 def one_or_by_name(outputs):
-    """What the model gives: a dict by name, or its one output."""
+    """As the model returns them: a dict by name, or the only output."""
     return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
 
-def detects(outputs):
-    """Whether these outputs, by name, are a detector's."""
-    return isinstance(outputs, dict) and "boxes" in outputs
-
-
 class TFLiteRuntime:
-    """One image at a time; int8 inputs and outputs as the numbers they mean."""
+    """Runs one image at a time; int8 inputs and outputs become floats."""
 
     def __init__(self, path, threads=None):
         from ai_edge_litert.interpreter import Interpreter
@@ -87,7 +44,6 @@ class TFLiteRuntime:
             name: to_numbers(details)
             for name, details in self._runner.get_output_details().items()
         }
-        self.detects = detects(self._to_float)
 
     def __call__(self, images):
         rows = [
@@ -148,7 +104,6 @@ class ONNXRuntime:
         self._input = given.name
         self._batch = given.shape[0] if isinstance(given.shape[0], int) else 0
         self._names = [output.name for output in self._session.get_outputs()]
-        self.detects = detects(dict.fromkeys(self._names))
 
     def __call__(self, images):
         images = np.asarray(images, "float32")
@@ -169,7 +124,6 @@ class SavedModelRuntime:
 
         self._module = tf.saved_model.load(str(path))  # keeps its variables
         self._function = self._module.signatures["serving_default"]
-        self.detects = detects(self._function.structured_outputs)
         (self._input,) = self._function.structured_input_signature[1]
         file = pathlib.Path(path) / "assets.extra" / METADATA_FILE
         self.metadata = None
@@ -185,32 +139,18 @@ class SavedModelRuntime:
 
 
 class KerasRuntime:
-    """The model itself; its classes from a `classes.json` beside the file."""
+    """A Keras model itself: of a `.keras` file, or a `keras.Model`.
 
-    def __init__(self, path, threads=None):
-        model = keras.saving.load_model(path, compile=False)
-        self._model = getattr(model, "inference_model", lambda: model)()
-        self.metadata = _beside(path, self._model)
-        self.detects = detects(self._model.output)
+    A `Detector` gives the boxes of its `inference_model()`.
+    """
+
+    def __init__(self, model, threads=None):
+        if not isinstance(model, keras.Model):
+            model = keras.saving.load_model(model, compile=False)
+        if isinstance(model, Detector):
+            model = model.inference_model()
+        self._model = model
+        self.metadata = describe(model)
 
     def __call__(self, images):
         return self._model.predict_on_batch(np.asarray(images, "float32"))
-
-
-def _beside(path, model):
-    shape = tuple(model.input_shape[1:])
-    file = path.with_name("classes.json")
-    noted = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    side = noted.get("size")
-    shape = tuple(n or side for n in shape)
-    names = noted.get("names")
-    if None in shape:
-        return None
-    ones = (1.0,) * shape[-1]
-    return Metadata(
-        network=model.name,
-        input_shape=shape,
-        mean=(0.0,) * shape[-1],
-        std=ones,
-        labels=names and tuple(names),
-    )

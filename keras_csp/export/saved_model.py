@@ -3,9 +3,9 @@
 import pathlib
 
 from keras_csp._files import atomic_write_folder
-from keras_csp.export.inputs import prepare
+from keras_csp.export.inputs import exportable, prepare
 from keras_csp.export.runtimes import METADATA_FILE, SavedModelRuntime
-from keras_csp.export.verification import checked, of_difference
+from keras_csp.export.verification import float_tolerance, verify
 
 
 def to_saved_model(
@@ -14,28 +14,27 @@ def to_saved_model(
     samples=None,
     *,
     input_shape=None,
-    labels=None,
-    preprocessing=None,
     maximum_difference=None,
 ):
     """Writes `model` as a SavedModel after serving `samples` with it.
 
     Its signature `serving_default` takes "images", batches of any size. The
-    network's name, its labels and its preprocessing are a file of its folder,
-    `assets.extra/keras_csp.json`.
+    network's name and the model's `ImageSpec` (see `to_tflite`) are in a file
+    of its folder, `assets.extra/keras_csp.json`.
 
     Args:
-        model: a `keras.Model` on the TensorFlow backend with one input; of a
-            detector, `Detector.inference_model()`, whose boxes come out after
-            non-maximum suppression.
+        model: a functional `keras.Model` on the TensorFlow backend with one
+            input, or a `Detector`, whose boxes come out after non-maximum
+            suppression;
+            `Detector.inference_model(score_threshold=...)` has other
+            thresholds.
         path: of the folder; one that is there is replaced if it is a
             SavedModel.
         samples: `(n, height, width, channels)` real inputs, as the model
             takes them, on which it is compared with the model. Default: parts
             of two photographs.
         input_shape: `(height, width, channels)`; needed only for a model of
-            open sides without samples.
-        labels, preprocessing: to travel with it, as of `to_tflite`.
+            open sides without samples or a size in its `ImageSpec`.
         maximum_difference: as of `to_tflite`.
 
     Returns:
@@ -47,23 +46,22 @@ def to_saved_model(
             that differ by more than `maximum_difference`. Nothing is left
             then, and what was there before stays.
     """
-    allowed = of_difference(maximum_difference)
+    tolerance = float_tolerance(maximum_difference)
+    model = exportable(model, "SavedModel")
     path = pathlib.Path(path)
     if path.exists() and not (path / "saved_model.pb").is_file():
         raise ValueError(
             "`path` must be new or a SavedModel to be replaced. Received: "
             f"{str(path)!r}"
         )
-    metadata, samples = prepare(
-        model, "SavedModel", samples, input_shape, labels, preprocessing
-    )
+    metadata, samples = prepare(model, samples, input_shape)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write_folder(path) as part:
         _write(model, part, metadata.input_shape)
         extra = part / "assets.extra"
         extra.mkdir()
         (extra / METADATA_FILE).write_text(metadata.to_json(), "utf-8")
-        return checked(model, "SavedModel", path, samples, part, _run, allowed)
+        return verify(model, "SavedModel", path, samples, part, _run, tolerance)
 
 
 def _write(model, folder, shape):

@@ -1,9 +1,10 @@
-"""TensorFlow's converter: its settings, its errors, what it leaves alone."""
+"""TensorFlow's converter: its settings and errors, and what it must skip."""
 
 import contextlib
 
 import keras
 
+from keras_csp._keras_internals import calibrated, quantized
 from keras_csp.export.ranges import narrowed
 
 
@@ -15,7 +16,7 @@ def convert(model, inputs, quantize=None):
         quantize: `None`, "float16" or "dynamic".
 
     Raises:
-        ValueError: naming an operation that it cannot have.
+        ValueError: names an operation that TFLite lacks.
     """
     import tensorflow as tf
 
@@ -24,21 +25,21 @@ def convert(model, inputs, quantize=None):
         made.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
         made.target_spec.supported_types = [tf.float16]
-    with _refusals(model):
+    with _errors_in_one_line(model):
         return made.convert()
 
 
 def convert_int8(model, inputs, representative, types, calibration):
-    """Contents of `model`'s TFLite file of 8 bits, and no float operation.
+    """Contents of `model`'s TFLite file in 8 bits, without float operations.
 
     Args:
         inputs: {name: shape with the batch}.
-        representative: real inputs, an array, that set the ranges.
+        representative: real inputs, an array, which set the ranges.
         types: ("float32", "int8" or "uint8") of input and output.
         calibration: as of `to_tflite`.
 
     Raises:
-        ValueError: naming an operation that it cannot have.
+        ValueError: names an operation that TFLite lacks.
     """
     import tensorflow as tf
 
@@ -49,22 +50,19 @@ def convert_int8(model, inputs, representative, types, calibration):
     made.inference_input_type, made.inference_output_type = map(
         tf.dtypes.as_dtype, types
     )
-    with _refusals(model):
+    with _errors_in_one_line(model):
         if calibration == "mse":
             return _in_narrower_ranges(made, representative)
         return made.convert()
 
 
 def _in_narrower_ranges(made, representative):
-    """The converter's two steps, seeing ranges and rounding to them, with
-    the ranges changed between; there is no public way to come between."""
-    from tensorflow.lite.python.convert import mlir_quantize
-
-    made._experimental_calibrate_only = True
-    return mlir_quantize(
-        narrowed(made.convert(), representative),
-        input_data_type=made.inference_input_type,
-        output_data_type=made.inference_output_type,
+    """The converter's two steps, calibration and quantisation, with other
+    ranges in between."""
+    return quantized(
+        narrowed(calibrated(made), representative),
+        made.inference_input_type,
+        made.inference_output_type,
     )
 
 
@@ -104,42 +102,64 @@ def _holder(model):
 
 
 @contextlib.contextmanager
-def _refusals(model):
+def _errors_in_one_line(model):
     try:
         yield
     except Exception as error:
-        raise ValueError(_refusal(model, str(error))) from error
+        raise ValueError(_reason(model, str(error))) from error
 
 
-def _refusal(model, message):
+def _reason(model, message):
     """The converter names an operation in one line among very many."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     named = [line for line in lines if "tf." in line and "error" in line]
     if named:
         return (
-            f"{model.name!r} has an operation that TFLite has not built in: "
+            f"{model.name!r} has an operation that is not built into TFLite: "
             f"{named[0][:300]}"
         )
     reason = (lines or ["no reason given"])[0][:300]
-    return f"TensorFlow's converter refuses {model.name!r}: {reason}"
+    return f"TensorFlow's converter cannot convert {model.name!r}: {reason}"
 
 
 def split_head(model):
-    """`model` up to a layer that is not to be quantised, and from there on.
+    """`model` up to its last layer, and that layer, if it is not quantizable.
 
-    Such a layer says so by its attribute `quantizable = False`, and must be
-    the model's last one. Non-maximum suppression is one: in 8 bits a box is
-    a 256th of the image wide, and the converter cannot calibrate a loop.
+    Such a layer has the attribute `quantizable = False`. Non-maximum
+    suppression is one: in 8 bits the step of a box is a 256th of the image's
+    width, and the converter cannot calibrate a loop.
 
     Returns:
         Two models, of which the second is `None` without such a layer. The
         first gives {"map_0": ..., "map_1": ...}, which the second takes in
         that order.
+
+    Raises:
+        ValueError: such a layer elsewhere.
     """
     last = model.layers[-1]
-    if getattr(last, "quantizable", True):
+    fixed = {id(x) for x in _sublayers(model) if not _is_quantizable(x)}
+    if fixed - {id(last)}:
+        raise ValueError(
+            f"{model.name!r} has a layer that cannot be quantised (its "
+            "`quantizable` is False), which must be the last of its own "
+            "layers, not of a model inside it"
+        )
+    if not fixed:
         return model, None
     tensors = keras.tree.flatten(last.input)
     named = {f"map_{i}": tensor for i, tensor in enumerate(tensors)}
     body = keras.Model(model.inputs, named, name=model.name)
     return body, keras.Model(tensors, model.output, name=last.name)
+
+
+def _is_quantizable(layer):
+    return getattr(layer, "quantizable", True)
+
+
+def _sublayers(model):
+    """The layers of a model, and those of the models among them."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _sublayers(layer)

@@ -34,7 +34,7 @@ def finished(content, following, metadata):
             bytearray(following)
         )
         model = joined(model, following)
-    labels = _LABELS if metadata.labels else None
+    labels = _LABELS if metadata.class_names else None
     described = model_metadata(metadata, labels, _outputs(model))
     _add_buffer(model, "TFLITE_METADATA", described)
     return packed(model) + _zipped(metadata)
@@ -52,7 +52,7 @@ def read_metadata(path):
 
 
 def to_integers(details):
-    """From numbers to what the file takes: itself, or scaled integers."""
+    """A function from floats to the file's input type, scaled if integer."""
     dtype = details["dtype"]
     if not np.issubdtype(dtype, np.integer):
         return lambda x: x.astype(dtype)
@@ -64,7 +64,10 @@ def to_integers(details):
 
 
 def to_numbers(details):
-    """From what the file gives to numbers; a scale of 0 means integers."""
+    """A function from the file's outputs to floats.
+
+    A scale of 0 means that the integers are the values themselves.
+    """
     scale, zero = details["quantization"]
     if not scale:
         return lambda y: y
@@ -96,7 +99,7 @@ def _bytes(text):
 
 
 def _shift_graphs(options, by):
-    """Of a loop's condition and body, or of the branches of an if."""
+    """Shifts the indexes of a loop's condition and body, or of branches."""
     for part in ("cond", "body", "then", "else"):
         name = f"{part}SubgraphIndex"
         if getattr(options, name, 0):
@@ -104,7 +107,7 @@ def _shift_graphs(options, by):
 
 
 def _append(model, main, signature):
-    """Puts the graph `main` behind the model's own."""
+    """Appends the graph `main` to the model's own."""
     graph, own = model.subgraphs[0], model.signatureDefs[0]
     given = {item.name: item.tensorIndex for item in own.outputs}
     places = {item.tensorIndex: given[item.name] for item in signature.inputs}
@@ -145,8 +148,8 @@ def _add_buffer(model, name, content):
 class _SharingBuilder(flatbuffers.Builder):
     """Writes equal vectors once: most zero points are all zeros.
 
-    The interpreter asks for one zero point for each channel, eight bytes of 0
-    for each row of weights, twice; they are a tenth of a small int8 file.
+    The interpreter requires a zero point for each channel: eight bytes of 0
+    for each row of weights, twice, which is a tenth of a small int8 file.
     """
 
     def __init__(self):
@@ -170,8 +173,8 @@ def packed(model):
 def _zipped(metadata):
     """Uncompressed, as TensorFlow's metadata tools read and write them."""
     files = {_DESCRIPTION: metadata.to_json()}
-    if metadata.labels:
-        files[_LABELS] = "\n".join(metadata.labels) + "\n"
+    if metadata.class_names:
+        files[_LABELS] = "\n".join(metadata.class_names) + "\n"
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name, text in files.items():

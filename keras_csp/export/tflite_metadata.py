@@ -64,8 +64,8 @@ def model_metadata(metadata, labels, outputs=("outputs",)):
     Args:
         metadata: a `Metadata`.
         labels: name of the associated file of labels, or `None`.
-        outputs: their names, in the file's order. Labels are of the scores of
-            a single one, and of the values of a detector's "classes".
+        outputs: their names, in the file's order. The labels belong to the
+            scores of a single one, or to the values of a detector's "classes".
     """
     described = [_output(name, labels, len(outputs) > 1) for name in outputs]
     graph = Table({2: [_image(metadata)], 3: described})
@@ -81,19 +81,17 @@ def model_metadata(metadata, labels, outputs=("outputs",)):
 
 
 def _image(metadata):
-    """TensorMetadata of the input; x = (pixels - mean) / std, unscaled."""
+    """TensorMetadata of the input, which is pixels / 255.
+
+    The network itself subtracts the mean and divides by the standard
+    deviation of its `ImageSpec`.
+    """
     channels = metadata.input_shape[-1]
     colours = {1: _GRAYSCALE, 3: _RGB}.get(channels)
-    pixels = {
-        0: [255.0 * value for value in metadata.mean],
-        1: [255.0 * value for value in metadata.std],
-    }
+    pixels = {0: [0.0] * channels, 1: [255.0] * channels}  # mean, std
     properties = Table({0: colours})
     steps = Table({0: _NORMALIZATION_OPTIONS, 1: Table(pixels)})
-    ranges = {
-        0: [(1 - m) / s for m, s in zip(metadata.mean, metadata.std)],
-        1: [-m / s for m, s in zip(metadata.mean, metadata.std)],
-    }
+    ranges = {0: [1.0] * channels, 1: [0.0] * channels}  # max, min
     return Table(
         {
             0: "images",

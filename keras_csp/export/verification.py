@@ -11,23 +11,23 @@ from keras_csp.export.comparison import compare
 
 
 @dataclasses.dataclass(frozen=True)
-class Allowed:
+class Tolerance:
     """How far a file's outputs may be from the model's.
 
     Attributes:
         difference: the largest, relative to the largest output, or `None`.
-        agreement: the least share of samples with the same answer.
+        match_rate: the least fraction of samples with the same answer.
     """
 
     difference: float | None = None
-    agreement: float = 0.0
+    match_rate: float = 0.0
 
 
-EXACT = Allowed(difference=1e-4)
+EXACT = Tolerance(difference=1e-4)
 
 
-def of_difference(maximum_difference):
-    """What a float32 file may differ by; `None` is the default.
+def float_tolerance(maximum_difference):
+    """The `Tolerance` of a float32 file; `None` is the default, 1e-4.
 
     Raises:
         ValueError: not between 0 and 1.
@@ -35,7 +35,7 @@ def of_difference(maximum_difference):
     if maximum_difference is None:
         return EXACT
     largest = check_fraction("maximum_difference", maximum_difference)
-    return Allowed(difference=largest)
+    return Tolerance(difference=largest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +47,15 @@ class ExportCheck:
         kind: "TFLite", "TFLite int8", "ONNX", ...
         size: in bytes.
         samples: how many inputs were compared.
-        largest_difference: of any output value, relative to the largest. Of
-            detections, which may change places where scores are as good as
-            equal, that of each from the one most like it; of a quantised
-            file's detections, of those that both have.
-        agreement: share of the samples with the same best class; of outputs
-            of one number, of those that differ by less than a twentieth of
-            the largest; of detections, of those with the same count; of a
-            quantised file's detections, the share that both have, of one
-            class and with an IoU of at least 0.5.
+        largest_difference: of any output value, relative to the largest.
+            Detections may change places where their scores are nearly equal:
+            each is compared with the one most similar to it; in a quantised
+            file, only those that both have are compared.
+        match_rate: fraction of the samples with the same best class; for
+            outputs of one number, of those that differ by less than a
+            twentieth of the largest; for detections, of those with the same
+            count; for detections of a quantised file, the fraction that both
+            have, of one class and with an IoU of at least 0.5.
     """
 
     path: pathlib.Path
@@ -63,17 +63,17 @@ class ExportCheck:
     size: int
     samples: int
     largest_difference: float
-    agreement: float
+    match_rate: float
 
     def __str__(self):
         return (
-            f"{self.path}: {self.kind}, {self.size / 1e6:.2f} MB; of "
-            f"{self.samples} samples {100 * self.agreement:.1f} % agree, the "
-            f"largest difference is {self.largest_difference:.2g}"
+            f"{self.path}: {self.kind}, {self.size / 1e6:.2f} MB; "
+            f"{100 * self.match_rate:.1f} % of {self.samples} samples match "
+            f"the model, largest difference {self.largest_difference:.2g}"
         )
 
 
-def checked(model, kind, path, samples, part, run, allowed):
+def verify(model, kind, path, samples, part, run, tolerance):
     """Runs the file `part` on the samples, beside the model.
 
     Args:
@@ -84,13 +84,14 @@ def checked(model, kind, path, samples, part, run, allowed):
         An `ExportCheck` of `path`.
 
     Raises:
-        ValueError: outputs further from the model's than `allowed`, or a file
-            that its runtime does not run.
+        MatchRateError: too many answers are not the model's.
+        ValueError: outputs further from the model's than the tolerance, or a
+            file that its runtime does not run.
         ImportError: the runtime is not installed.
     """
     expected = _in_parts(model.predict_on_batch, samples)
     try:
-        answered = _in_parts(lambda images: run(part, images), samples)
+        found = _in_parts(lambda images: run(part, images), samples)
     except ImportError:
         raise
     except Exception as error:
@@ -98,23 +99,24 @@ def checked(model, kind, path, samples, part, run, allowed):
         raise ValueError(
             f"The {kind} file of {model.name!r} does not run: {reason}"
         ) from error
-    exact = allowed.difference is not None
-    difference, agreement = compare(expected, answered, exact)
-    if exact and not difference <= allowed.difference:  # NaN included
+    exact = tolerance.difference is not None
+    difference, match_rate = compare(expected, found, exact)
+    if exact and not difference <= tolerance.difference:  # NaN included
         raise ValueError(
             f"The {kind} file of {model.name!r} differs from the model by "
-            f"{difference:.2g} of its largest output; {allowed.difference} is "
-            "allowed (`maximum_difference`)"
+            f"{difference:.2g} of its largest output; at most "
+            f"{tolerance.difference} is allowed (`maximum_difference`)"
         )
-    if not agreement >= allowed.agreement:
-        raise DisagreementError(
+    if not match_rate >= tolerance.match_rate:
+        raise MatchRateError(
             f"The {kind} file of {model.name!r} gives the model's answer for "
-            f"{100 * agreement:.1f} % of {len(samples)} samples; "
-            f"{100 * allowed.agreement:.1f} % is required"
+            f"{100 * match_rate:.1f} % of {len(samples)} samples; "
+            f"{100 * tolerance.match_rate:.1f} % is required "
+            "(`minimum_match_rate`)"
         )
     size = _size(part)
     return ExportCheck(
-        pathlib.Path(path), kind, size, len(samples), difference, agreement
+        pathlib.Path(path), kind, size, len(samples), difference, match_rate
     )
 
 
@@ -124,8 +126,8 @@ def _in_parts(run, samples, most=32):
     return keras.tree.map_structure(lambda *p: np.concatenate(p), *parts)
 
 
-class DisagreementError(ValueError):
-    """A quantised file that answers otherwise than the model too often."""
+class MatchRateError(ValueError):
+    """A quantised file that too often gives another answer than the model."""
 
 
 def _size(path):

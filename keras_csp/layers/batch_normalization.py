@@ -11,6 +11,8 @@ of one image ten times slower than that; kept apart from it, it is no faster.
 import keras
 from keras import ops
 
+from keras_csp._keras_internals import compiled_by_xla, deterministic
+
 
 # Named as Keras' class: in weights files a group is named by its class.
 @keras.saving.register_keras_serializable(package="keras_csp")
@@ -102,10 +104,4 @@ def _exact():
     some maps whose mean is large. A TensorFlow that is told to be
     deterministic has no gradient of it by given statistics on GPUs.
     """
-    import tensorflow as tf
-    from tensorflow.python.framework import config  # Keras asks there, too
-
-    return (
-        tf.__internal__.get_enclosing_xla_context() is None
-        and not config.is_op_determinism_enabled()
-    )
+    return not compiled_by_xla() and not deterministic()

@@ -178,7 +178,7 @@ def with_image_spec(model, spec=None, **changes):
     if old is None:
         image = keras.Input(shape=model.input_shape[1:], name="image")
         x = Preprocessing(spec, name="preprocessing")(image)
-        return keras.Model(image, model(x), name=model.name)
+        return keras.Model(image, model.call(x), name=model.name)
     new = Preprocessing(spec, name=old.name, dtype=old.dtype_policy)
     return _with_layer(model, old, new)
 

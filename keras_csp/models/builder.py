@@ -44,9 +44,11 @@ Args:
         "softmax".
     name: of the model. Default: the network's name in lower case.
 
-The network takes pixels in [0, 1], as `keras_csp.preprocess_input` gives
-them. Its first layer, `Preprocessing`, normalises them as its weights were
-trained and holds the `keras_csp.ImageSpec`.
+The network takes pixels in [0, 1]; its first layer, `Preprocessing`,
+normalises them as the weights were trained. How photographs are brought to
+the network, and the names of its classes, are in the `ImageSpec` of that
+layer: `keras_csp.image_spec(model)`, `preprocess_input(x, model)`,
+`decode_predictions(y, model)`.
 
 Returns:
     A `keras.Model`.
@@ -80,7 +82,8 @@ def build_network(
     spec = weight_files.image_spec(
         network, source, image.shape[1:], classes if include_top else None
     )
-    x = Preprocessing(spec, name="preprocessing")(image)
+    first = Preprocessing(spec, name="preprocessing")
+    x = first(image)
     with kernels_replaced(source is not None and source.complete):
         for layer in network.layers():
             x = layer(x)
@@ -95,8 +98,9 @@ def build_network(
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
     model = keras.Model(inputs, x, name=name or network.name.lower())
-    if source is not None:
-        weight_files.load(source, model)
+    left = source and weight_files.load(source, model)
+    if left:  # a new classifier, whose outputs mean nothing yet
+        first.spec = spec.replace(class_names=None)
     return model
 
 
@@ -122,13 +126,13 @@ def factory(network, variants=None):
     signature = inspect.Signature([*_CONTRACT_ARGUMENTS, *options.values()])
 
     def build(*args, **kwargs):
-        for argument in kwargs:
-            if argument not in signature.parameters:
-                raise TypeError(
-                    f"{network.name}() has no argument {argument!r}; it has "
-                    + ", ".join(signature.parameters)
-                )
-        given = signature.bind(*args, **kwargs).arguments
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(
+                f"{network.name}() {error}; its arguments are "
+                + ", ".join(signature.parameters)
+            ) from None
         variant = {key: given.pop(key) for key in options if key in given}
         built = variants(**variant) if variants else network
         return build_network(built, **given)

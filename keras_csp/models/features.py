@@ -1,6 +1,7 @@
 """Pyramid features of a network, its levels named by stride."""
 
 import collections
+import functools
 import math
 import re
 
@@ -15,18 +16,17 @@ from keras_csp.layers.yolo_head import YoloHead
 # difference of a map's sides tells its stride, whatever padding adds to both.
 _SIDES = (2048, 3072)
 
-# They enlarge a map for the operation after them, or cut what one has added.
-_PADDINGS = (keras.layers.ZeroPadding2D, keras.layers.Cropping2D)
-
 
 def feature_extractor(model, levels=("P3", "P4", "P5")):
     """A model from an image to the features at the given strides.
 
     Level `Pn` has stride 2^n: P3 is 8, P4 16, P5 32. It is the last feature
-    map of `model` at that stride, so just before the next halving, whichever
-    layer or operation made it, also inside models that `model` holds. Of a
-    detector the heads do not count: a `YoloHead`, the convolution whose output
-    goes to it alone, and what comes after.
+    map of `model` at that stride, just before the next halving, whichever
+    layer or operation made it, also inside models that `model` holds. Where a
+    branch of a block goes on at the stride before it halves the map, it is the
+    map that the whole block reads. The heads of a detector do not count: a
+    `YoloHead`, the convolution whose output only that takes, and what comes
+    after.
 
     Args:
         model: a `keras.Model` of this package, or any functional model with
@@ -49,7 +49,8 @@ def feature_extractor(model, levels=("P3", "P4", "P5")):
     if missing:
         raise ValueError(
             f"{model.name!r} has no level {', '.join(missing)}; it has "
-            f"{', '.join(sorted(available))}. Received: levels={levels}"
+            f"{', '.join(sorted(available)) or 'none'}. Received: "
+            f"levels={levels}"
         )
     tensors = {level: available[level] for level in levels}
     image = keras.utils.get_source_inputs(tensors[levels[0]])[0]
@@ -62,21 +63,152 @@ def list_levels(model):
 
 
 def _levels(model):
-    """{level name: the last feature map at that stride, a symbolic tensor}."""
-    graph = _without_nesting(_graph(model))
-    before = _ids_before_heads(graph)
-    small, large = (_shapes(graph, side) for side in _SIDES)
-    levels = {}
-    for node in nodes(graph):
-        if isinstance(node.operation, _PADDINGS) or _is_pad(node.operation):
-            continue
-        for tensor in node.outputs:
-            key = id(tensor)
-            if key in before and key in small and key in large:
-                level = _level(small[key], large[key])
+    """{level name: its feature map, a symbolic tensor}."""
+    flow = _Flow(_without_nesting(_graph(model)))
+    levels = collections.defaultdict(list)
+    for key, level in flow.levels.items():
+        levels[level].append(key)
+    return {
+        f"P{level}": flow.tensors[_feature(flow, level, maps)]
+        for level, maps in levels.items()
+    }
+
+
+def _feature(flow, level, maps):
+    """Which of the maps of a level is its feature.
+
+    One that the model gives out, or gives to a head, is. Else it is the last
+    one through which everything goes that is made of this level: in a network
+    where the next block halves the map inside, not a map of that block, but
+    the one it is given.
+    """
+    given = [key for key in maps if flow.is_given_out(key)]
+    if given:
+        return given[-1]
+    ways = {key: flow.ways_out(key) for key in maps}
+    coarser = [
+        key
+        for key, found in ways.items()
+        if any(max(ahead, default=0) > level for ahead in found)
+    ]
+    leaving = coarser or [key for key, found in ways.items() if found]
+    common = flow.common(leaving) if leaving else None
+    return common if common in maps else maps[-1]
+
+
+class _Flow:
+    """What is made of what in a graph, and the levels of its maps.
+
+    Attributes, by the ids of the tensors, in order of execution:
+        tensors: the tensors.
+        sources, takers: the ids of those it is made of, and made of it.
+        levels: n for a map of stride 2^n, unless a head made it.
+    """
+
+    def __init__(self, graph):
+        self.tensors = {id(tensor): tensor for tensor in graph.inputs}
+        self.sources = {key: [] for key in self.tensors}
+        self.makers = {}
+        for node in nodes(graph):
+            sources = list(map(id, node.input_tensors))
+            for tensor in node.outputs:
+                key = id(tensor)
+                self.tensors[key], self.makers[key] = tensor, node.operation
+                self.sources[key] = sources
+        self.takers = {key: [] for key in self.tensors}
+        for key, sources in self.sources.items():
+            for source in sources:
+                self.takers[source].append(key)
+        self._outputs = set(map(id, graph.outputs))
+        self._heads = self._of_heads()
+        self.levels = self._find_levels(graph)
+        self._ahead = {}
+        self._look_ahead()
+        # The tree of dominators.
+        self._parents, self._depths = {}, dict.fromkeys(self.tensors, 0)
+        self._find_parents()
+
+    def is_given_out(self, key):
+        """Whether the model's output or a head takes a map."""
+        return key in self._outputs or not self._heads.isdisjoint(
+            self.takers[key]
+        )
+
+    def ways_out(self, key):
+        """The levels after each taker from which no way leads back."""
+        own = self.levels[key]
+        ways = [self._with_ahead(taker) for taker in self.takers[key]]
+        return [way for way in ways if own not in way]
+
+    def common(self, keys):
+        """The last tensor that every way to one of these goes through."""
+        return functools.reduce(self._common_of_two, keys)
+
+    def _common_of_two(self, one, other):
+        while one != other:
+            if self._depths[one] < self._depths[other]:
+                one, other = other, one
+            one = self._parents[one]
+        return one
+
+    def _of_heads(self):
+        """What `YoloHead`s give, their convolutions, and all after them."""
+        heads = [
+            key
+            for key, maker in self.makers.items()
+            if isinstance(maker, YoloHead)
+        ]
+        found = set(heads)
+        for key, sources in self.sources.items():
+            if not found.isdisjoint(sources):
+                found.add(key)
+        for head in heads:
+            found.update(self._convolution_before(head))
+        return found
+
+    def _convolution_before(self, head):
+        """From a head's convolution on, if only the head uses its map."""
+        chain, key = [], head
+        while len(self.sources[key]) == 1:
+            (key,) = self.sources[key]
+            if len(self.takers[key]) != 1 or key in self._outputs:
+                break
+            chain.append(key)
+            maker = self.makers.get(key)
+            if isinstance(maker, (keras.layers.Conv2D, ConvNormAct)):
+                return chain
+        return []
+
+    def _find_levels(self, graph):
+        small, large = (_shapes(graph, side) for side in _SIDES)
+        levels = {}
+        for key, maker in self.makers.items():
+            if key not in self._heads and not _pads(maker):
+                level = _level(small.get(key, ()), large.get(key, ()))
                 if level is not None:
-                    levels[level] = tensor
-    return levels
+                    levels[key] = level
+        return levels
+
+    def _look_ahead(self):
+        """Notes the levels of all that is made of each, heads left out."""
+        for key in reversed(self.tensors):
+            ways = [
+                self._with_ahead(taker)
+                for taker in self.takers[key]
+                if taker not in self._heads
+            ]
+            self._ahead[key] = frozenset().union(*ways)
+
+    def _with_ahead(self, key):
+        own = {self.levels[key]} if key in self.levels else set()
+        return self._ahead[key] | own
+
+    def _find_parents(self):
+        """Notes the last tensor before each that every way to it crosses."""
+        for key, sources in self.sources.items():
+            if sources:
+                self._parents[key] = self.common(sources)
+                self._depths[key] = self._depths[self._parents[key]] + 1
 
 
 def _graph(model):
@@ -131,53 +263,23 @@ def _shapes(graph, side):
 
 
 def _level(small, large):
-    """ "P3" for a stride of 8; None for what is no map of such a stride."""
+    """3 for a stride of 8; None for what is no map of such a stride."""
     if len(small) != 4 or len(large) != 4 or None in (*small[1:], *large[1:]):
         return None
     rows, columns = large[1] - small[1], large[2] - small[2]
     if rows != columns or rows <= 0:  # the same at both sizes: a pooled map
         return None
     power = math.log2((_SIDES[1] - _SIDES[0]) / rows)
-    return f"P{int(power)}" if power.is_integer() and power > 0 else None
+    return int(power) if power.is_integer() and power > 0 else None
 
 
-def _is_pad(operation):
-    """Whether it is `keras.ops.pad`, whose class has no public name."""
-    return type(operation).__name__ == "Pad"
+def _pads(operation):
+    """Whether it only enlarges a map, or cuts it.
 
-
-def _ids_before_heads(graph):
-    """The ids of the tensors that no `YoloHead` gave, nor its convolution."""
-    takers = collections.Counter(map(id, graph.outputs))
-    makers, after, heads = {}, set(), []
-    for node in nodes(graph):
-        takers.update(map(id, node.input_tensors))
-        makers.update({id(tensor): node for tensor in node.outputs})
-        is_head = isinstance(node.operation, YoloHead)
-        if is_head:
-            heads.append(node)
-        if is_head or any(id(x) in after for x in node.input_tensors):
-            after.update(map(id, node.outputs))
-    for head in heads:
-        after.update(_ids_of_convolution(head, makers, takers))
-    return makers.keys() - after
-
-
-def _ids_of_convolution(head, makers, takers):
-    """Of the maps from a head's convolution to the head, if it alone uses them.
-
-    There may be an activation between them.
+    The class of `keras.ops.pad` has no public name.
     """
-    ids, node = [], head
-    while len(node.input_tensors) == 1:
-        key = id(node.input_tensors[0])
-        if takers[key] != 1 or key not in makers:
-            break
-        ids.append(key)
-        node = makers[key]
-        if isinstance(node.operation, (keras.layers.Conv2D, ConvNormAct)):
-            return ids
-    return []
+    kinds = (keras.layers.ZeroPadding2D, keras.layers.Cropping2D)
+    return isinstance(operation, kinds) or type(operation).__name__ == "Pad"
 
 
 def _check_levels(levels):

@@ -1,7 +1,6 @@
-"""Callbacks of the examples: a training that survives being killed."""
+"""A callback that saves a training after every epoch, to resume it."""
 
 import csv
-import importlib.util
 import io
 import json
 import math
@@ -13,34 +12,26 @@ import keras
 from keras_csp._files import atomic_write
 
 
-def tensorboard(folder):
-    """[`keras.callbacks.TensorBoard`], or [] and a line where it is missing."""
-    if importlib.util.find_spec("tensorboard") is None:
-        print("nothing is written for TensorBoard: pip install tensorboard")
-        return []
-    return [keras.callbacks.TensorBoard(folder, write_graph=False)]
-
-
 class TrainingState(keras.callbacks.Callback):
-    """Saves a training after every epoch, so that it can go on from there.
+    """Saves a training after every epoch, so that it can be resumed.
 
         state = TrainingState("runs/mine", monitor="val_AP50")
         epoch = state.restore(model)
         model.fit(..., epochs=100, initial_epoch=epoch, callbacks=[state])
 
-    Weights, optimizer and counters are written under a new name; then one
-    rename of `state.json`, which names them, makes them the state. Whenever
-    the process dies, the files that `state.json` names are whole.
+    Weights and optimizer are written to a new file; then `state.json`, which
+    names that file, is replaced in one step. If the process dies at any time,
+    the files that `state.json` names are complete.
     (`keras.callbacks.BackupAndRestore` writes in place.) An epoch whose loss
-    is not finite is refused with a ValueError.
+    is not finite is not saved: it raises a ValueError.
 
     Args:
-        folder: made if it does not exist.
-        monitor: a name of the logs, the larger the better; the weights of
+        folder: created if it does not exist.
+        monitor: a name of the logs, larger values being better; the weights of
             the best epoch are kept. Default None.
-        log: path of a CSV, written anew after every epoch: "epoch" from 1,
-            and the logs. It has each epoch of the state once, whatever was
-            cut off. Default None. (`keras.callbacks.CSVLogger` appends.)
+        log: path of a CSV file, rewritten after every epoch: "epoch" from 1,
+            and the logs, each epoch once. Default None.
+            (`keras.callbacks.CSVLogger` appends, also epochs done again.)
     """
 
     def __init__(self, folder, monitor=None, log=None):
@@ -73,14 +64,14 @@ class TrainingState(keras.callbacks.Callback):
         return best and self.folder / best["weights"]
 
     def restore(self, model):
-        """Puts the saved state into a compiled model.
+        """Loads the saved state into a compiled model.
 
         Returns:
             The number of finished epochs, 0 where nothing was saved.
 
         Raises:
             ValueError: the model is not compiled, or the state belongs to
-                another one.
+                another model.
         """
         path = self.folder / "state.json"
         state = self._state
@@ -93,11 +84,10 @@ class TrainingState(keras.callbacks.Callback):
         return state["epoch"]
 
     def restore_best(self, model):
-        """Puts the best epoch into a compiled model, or else the last.
+        """Loads the best epoch into a compiled model, or else the last.
 
-        Where the optimizer has moving averages of the weights, they become
-        the model's: the validation was theirs (`keras.callbacks.
-        SwapEMAWeights`).
+        If the optimizer has moving averages of the weights, the model gets
+        them: they are what was validated (`keras.callbacks.SwapEMAWeights`).
 
         Raises:
             ValueError: as `restore`, or nothing was saved.
@@ -109,6 +99,7 @@ class TrainingState(keras.callbacks.Callback):
         model.optimizer.finalize_variable_values(model.trainable_variables)
 
     def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
         number, logs = epoch + 1, logs or {}
         if not math.isfinite(logs.get("loss", 0.0)):
             raise ValueError(
@@ -121,7 +112,7 @@ class TrainingState(keras.callbacks.Callback):
             self.model.save_weights(part, overwrite=True)
         row = {"epoch": number}
         row.update({key: float(value) for key, value in logs.items()})
-        # An epoch done again, as another `fit` does, replaces the old one.
+        # An epoch that is trained again replaces the old one.
         before = [r for r in self._state["history"] if r["epoch"] < number]
         self._state = {
             "epoch": number,
@@ -151,15 +142,15 @@ class TrainingState(keras.callbacks.Callback):
                 model.load_weights(self.folder / name)
         except (ValueError, UserWarning) as error:
             raise ValueError(
-                f"The training saved in {self.folder} is of another model "
-                f"than {model.name!r}; continue with the same arguments or "
-                f"choose another folder: {str(error)[:200]}"
+                f"The training saved in {self.folder} belongs to another "
+                f"model than {model.name!r}; resume with the same arguments "
+                f"or choose another folder: {str(error)[:200]}"
             ) from error
 
     def _better(self, row, name):
         best, value = self._state["best"], row.get(self.monitor)
         if best and best["epoch"] >= row["epoch"]:
-            best = None  # of an epoch that is trained again
+            best = None  # its epoch was trained again
         if value is None or math.isnan(value):
             return best
         if best and value <= best["value"]:
@@ -182,7 +173,7 @@ class TrainingState(keras.callbacks.Callback):
     def _remove_old(self):
         best = self._state["best"] or {}
         kept = {self._state["weights"], best.get("weights")}
-        # Also what was being written when the process died.
+        # Also files that were being written when the process died.
         for pattern in ("*.weights.h5", "part-*"):
             for path in self.folder.glob(pattern):
                 if path.name not in kept:

@@ -1,150 +1,255 @@
 """Training recipes as data: the paper's, and some for small data sets."""
 
 import dataclasses
-import re
+import json
+import math
+import pathlib
+from typing import ClassVar
 
 import keras
 
 from keras_csp._validation import check_choice, check_positive
+from keras_csp.layers.preprocessing import with_image_spec
+from keras_csp.training.phases import Phase
+from keras_csp.training.schedules import DECAYS, Warmup, make_decay
 
-DECAYS = ("steps", "cosine", "polynomial")
-# What a phase trains: the classifier, the last stage too, or everything.
-PARTS = ("head", "last_stage", "all")
-_STAGE = re.compile(r"stage([0-9]+)")
-
-
-@keras.saving.register_keras_serializable(package="keras_csp")
-class Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """lr(i) = (i / warmup)^power schedule(0) for i < warmup, Darknet's.
-
-    Args:
-        schedule: a `LearningRateSchedule`, or a number, that holds from
-            `warmup` on.
-        warmup: steps; 0 for none, so that the first one counts, too.
-            Default 1000.
-        power: default 4.
-        accumulation: batches whose gradients are added up for one step, where
-            Keras counts batches. Default 1.
-    Source: Darknet, src/network.c, get_current_rate.
-    """
-
-    def __init__(self, schedule, warmup=1000, power=4, accumulation=1):
-        self.schedule = schedule
-        self.warmup = check_positive("warmup", warmup) if warmup else 0
-        self.power = power
-        self.accumulation = check_positive("accumulation", accumulation)
-
-    def __call__(self, step):
-        step = step // self.accumulation
-        rate = self.schedule
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            rate = rate(keras.ops.where(step < self.warmup, 0, step))
-        if not self.warmup:
-            return rate
-        share = keras.ops.cast(step, "float32") / self.warmup
-        return rate * keras.ops.minimum(share, 1.0) ** self.power
-
-    def get_config(self):
-        return {
-            "schedule": keras.saving.serialize_keras_object(self.schedule),
-            "warmup": self.warmup,
-            "power": self.power,
-            "accumulation": self.accumulation,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        schedule = config["schedule"]
-        if isinstance(schedule, dict):
-            schedule = keras.saving.deserialize_keras_object(schedule)
-        return cls(**{**config, "schedule": schedule})
+OPTIMIZERS = ("sgd", "adamw")
+# The largest stride of the networks: it divides every side of a detector's.
+_STRIDE = 32
 
 
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """A part of a fine-tuning.
-
-    Attributes:
-        part: "head" trains what comes after the last stage, "last_stage" that
-            stage too, "all" everything.
-        share: of the epochs.
-        learning_rate: its largest, by that of the recipe.
-        batch_normalization: whether its scales and statistics are trained,
-            where the layers are. Default False: frozen as they were.
-    """
-
-    part: str
-    share: float
-    learning_rate: float
-    batch_normalization: bool = False
-
-    def apply(self, model):
-        """Sets what of a network of this package is trained.
-
-        Compile after it: Keras takes what is trainable from there.
-
-        Raises:
-            ValueError: an unknown `part`, a model without stages, or one
-                without anything to train there.
-        """
-        check_choice("part", self.part, PARTS)
-        start, end = _last_stage(model)
-        first = {"head": end, "last_stage": start, "all": 0}[self.part]
-        for number, outer in enumerate(model.layers):
-            # Each by itself: Keras on TensorFlow does not pass a value on to
-            # the layers within where the outer one has it already.
-            for layer in outer._flatten_layers():
-                norm = isinstance(layer, keras.layers.BatchNormalization)
-                frozen = norm and not self.batch_normalization
-                layer.trainable = number >= first and not frozen
-        if not model.trainable_variables:
-            raise ValueError(
-                f"{model.name!r} has nothing to train in the part "
-                f"{self.part!r}; is it without its classifier?"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained; `optimizer` makes it so.
+    """How a network is trained; what both kinds of recipe have.
 
     Attributes:
-        optimizer_name: "sgd" or "adamw".
-        learning_rate: the largest.
-        momentum: of SGD.
-        weight_decay: L2 penalty of the kernels, as Darknet's `decay`.
-        label_smoothing: share of a label spread over all classes.
-        batch_size: images for one step.
-        steps: of the whole training.
-        warmup, warmup_power: as `Warmup`.
-        decay: "steps" multiplies by 0.1 at each of `drops`; "cosine" falls
-            to zero along a half cosine; "polynomial" as (1 - i / steps)^4.
-        drops: shares of the training.
-        sizes: sides of the images, one drawn for each batch.
-        phases: tuple of `Phase`, one after another. Default none.
-        clip_norm: the gradient's norm is cut to it. Default None: not cut.
+        name: of the recipe.
         source: where it comes from.
+        optimizer: "sgd" or "adamw".
+        learning_rate: the largest.
+        momentum: of SGD. Default 0.9.
+        weight_decay: L2 penalty of the kernels, as Darknet's `decay`.
+        clip_norm: largest norm of the gradient. Default None: any.
+        ema: momentum, for each step, of a moving average of the weights,
+            which Keras puts in their place at the end of `fit`. Default None:
+            no average.
+        batch_size: images of a batch.
+        accumulation: batches whose gradients are added up for one step.
+            Default 1.
+        steps: of the whole training.
+        warmup, warmup_power: as of `Warmup`; `warmup` is at most a tenth of
+            `steps`.
+        decay: "steps", "cosine" or "polynomial", as of `make_decay`.
+        drops: fractions of the training, for "steps".
+        size: side of the network's input, in pixels.
+        augmentation: the arguments of the augmentation, as a dict, or the
+            augmentation itself.
+        label_smoothing: fraction of a label that is spread over all classes.
+
+    Raises:
+        ValueError: a value out of range.
     """
+
+    kind: ClassVar[str]
 
     name: str
-    optimizer_name: str
+    source: str
+    optimizer: str
     learning_rate: float
     weight_decay: float
     batch_size: int
     steps: int
     warmup: int
     decay: str
-    sizes: tuple
-    source: str
+    size: int
+    augmentation: dict
     momentum: float = 0.9
     warmup_power: float = 4
     drops: tuple = ()
     clip_norm: float | None = None
+    ema: float | None = None
+    accumulation: int = 1
     label_smoothing: float = 0.0
-    phases: tuple = ()
+
+    def __post_init__(self):
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("decay", self.decay, DECAYS)
+        for name in ("batch_size", "steps", "accumulation", "size"):
+            check_positive(name, getattr(self, name))
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(
+                "`learning_rate` must be positive. Received: "
+                f"learning_rate={self.learning_rate}"
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                "`label_smoothing` must be from 0 to below 1. Received: "
+                f"label_smoothing={self.label_smoothing}"
+            )
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ValueError(
+                f"`ema` must be from 0 to below 1. Received: ema={self.ema}"
+            )
+        augmentation = self.augmentation
+        if dataclasses.is_dataclass(augmentation):
+            augmentation = dataclasses.asdict(augmentation)
+        # A copy, since recipes share their dicts.
+        object.__setattr__(self, "augmentation", dict(augmentation))
+        object.__setattr__(self, "drops", tuple(self.drops))
+
+    def replace(self, **changes):
+        """The recipe with other values; None leaves a field as it is."""
+        changes = {k: v for k, v in changes.items() if v is not None}
+        return dataclasses.replace(self, **changes)
+
+    def with_augmentation(self, **changes):
+        """The recipe with other values in its augmentation; None changes none.
+
+        Args:
+            **changes: arguments of the augmentation.
+        """
+        changes = {k: v for k, v in changes.items() if v is not None}
+        return self.replace(augmentation={**self.augmentation, **changes})
 
     def batches(self, images):
-        """How many whole batches so many images are; ValueError for none."""
+        """The number of batches in an epoch of so many images."""
+        return -(-images // self.batch_size)
+
+    def epochs(self, images):
+        """Epochs of so many images that `steps` takes, at least one."""
+        steps = self.batches(images) / self.accumulation
+        return max(1, round(self.steps / steps))
+
+    def for_epochs(self, epochs, images):
+        """The recipe with the steps of `epochs` epochs of so many images."""
+        batches = epochs * self.batches(images)
+        return self.replace(steps=max(1, batches // self.accumulation))
+
+    def make_schedule(self):
+        """The learning rate by batch, a `Warmup`."""
+        return Warmup(
+            make_decay(self.decay, self.learning_rate, self.steps, self.drops),
+            self._warmup_steps(),
+            self.warmup_power,
+            self.accumulation,
+        )
+
+    def _warmup_steps(self):
+        return min(self.warmup, self.steps // 10)
+
+    def make_optimizer(self):
+        """The Keras optimizer, with its schedule."""
+        options = {
+            "learning_rate": self.make_schedule(),
+            "global_clipnorm": self.clip_norm,
+            "use_ema": self.ema is not None,
+            "gradient_accumulation_steps": (
+                None if self.accumulation == 1 else self.accumulation
+            ),
+        }
+        if self.ema is not None:
+            # Keras averages after every batch, not after every step.
+            options["ema_momentum"] = self.ema ** (1 / self.accumulation)
+        if self.optimizer == "sgd":
+            # Keras subtracts lr * decay * w apart from the momentum; within
+            # it, as in Darknet, the same decay counts 1 / (1 - momentum).
+            optimizer = keras.optimizers.SGD(
+                momentum=self.momentum,
+                weight_decay=self.weight_decay / (1 - self.momentum),
+                **options,
+            )
+        else:
+            optimizer = keras.optimizers.AdamW(
+                weight_decay=self.weight_decay, **options
+            )
+        # Darknet decays kernels only.
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return optimizer
+
+    def check(self):
+        """Raises a ValueError where augmentation or loss are out of range."""
+        try:
+            self.make_augmentation()
+        except TypeError as error:  # an argument that it does not have
+            raise ValueError(
+                f"The augmentation of the recipe {self.name}: {error}. "
+                f"Received: {self.augmentation}"
+            ) from error
+        self.make_loss()
+
+    def summary(self):
+        """One line, to print."""
+        batch = f"{self.batch_size}"
+        if self.accumulation > 1:
+            batch = f"{self.accumulation} x {batch}"
+        return (
+            f"recipe {self.name}: {self.optimizer} {self.learning_rate:g}, "
+            f"{self.decay} decay, {self.steps} steps, warmup "
+            f"{self._warmup_steps()} steps, weight decay "
+            f"{self.weight_decay:g}, batch {batch}, label smoothing "
+            f"{self.label_smoothing:g}"
+        )
+
+    def get_config(self):
+        """What `from_config` makes the recipe of, as JSON has it."""
+        config = {"kind": self.kind, **dataclasses.asdict(self)}
+        return json.loads(json.dumps(config))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassificationRecipe(Recipe):
+    """How a classifier is trained.
+
+    Attributes:
+        augmentation: of `keras_csp.data.ClassificationAugmentation`; the
+            crops are those of `size`.
+        drop_remainder: whether a smaller last batch of an epoch is left out.
+            Default True.
+        ten_crop_shift: pixels between the crops of `evaluate_ten_crop`.
+        phases: `Phase`s of a fine-tuning, one after another. Default none.
+        (the others): see `Recipe`.
+    """
+
+    kind: ClassVar[str] = "classification"
+
+    ten_crop_shift: int
+    drop_remainder: bool = True
+    phases: tuple = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive("ten_crop_shift", self.ten_crop_shift)
+        phases = tuple(
+            phase if isinstance(phase, Phase) else Phase(**phase)
+            for phase in self.phases
+        )
+        object.__setattr__(self, "phases", phases)
+
+    def at_size(self, size):
+        """The recipe for another size, its crops in proportion.
+
+        Args:
+            size: side in pixels; None leaves the recipe as it is.
+        """
+        if size is None:
+            return self
+        scale = size / self.size
+        crops = {
+            name: max(1, round(scale * self.augmentation[name]))
+            for name in ("min_crop", "max_crop")
+        }
+        shift = max(1, round(scale * self.ten_crop_shift))
+        recipe = self.replace(size=size, ten_crop_shift=shift)
+        return recipe.with_augmentation(**crops)
+
+    def batches(self, images):
+        """The number of batches in an epoch of so many images.
+
+        Raises:
+            ValueError: fewer images than a batch, with `drop_remainder`.
+        """
+        if not self.drop_remainder:
+            return super().batches(images)
         if images < self.batch_size:
             raise ValueError(
                 f"There are fewer images, {images}, than a batch has. "
@@ -152,146 +257,229 @@ class Recipe:
             )
         return images // self.batch_size
 
-    def epochs(self, images, accumulation=1):
-        """Rounds through so many images that its steps take, at least one.
+    def for_phase(self, phase, epochs, images):
+        """The recipe of one phase: its learning rate, its epochs."""
+        learning_rate = phase.learning_rate_factor * self.learning_rate
+        recipe = self.replace(learning_rate=learning_rate)
+        return recipe.for_epochs(epochs, images)
+
+    def build(self, factory, data, **options):
+        """A compiled network with random weights for these data.
 
         Args:
-            images: how many there are.
-            accumulation: batches of one step. Default 1.
+            factory: of `keras_csp.get_factory`.
+            data: a `keras_csp.data.ClassificationData`.
+            **options: of `keras.Model.compile`, e.g. `metrics`.
+
+        Returns:
+            A `keras.Model` whose `ImageSpec` has the size, the classes and the
+            crop of `evaluation`.
         """
-        steps = self.batches(images) / accumulation
-        return max(1, round(self.steps / steps))
-
-    def crop_side(self, size):
-        """The side whose crops and ten-crop shift a network of `size` has.
-
-        The paper has those of 256 pixels for its networks of 224, too; for
-        other sizes, and by other recipes, they are in proportion to `size`.
-        """
-        if self.name.startswith("paper-") and size in (224, 256):
-            return 256
-        return size
-
-    def schedule(self, steps=None, accumulation=1):
-        """The learning rate by step.
-
-        Args:
-            steps: batches of the whole training, which is scaled to them, the
-                burn-in to no more than a tenth of it. Default: the recipe's.
-            accumulation: batches whose gradients are added up for one step.
-                Default 1.
-        """
-        steps, warmup = self._lengths(steps, accumulation)
-        schedules = keras.optimizers.schedules
-        check_choice("decay", self.decay, DECAYS)
-        if self.decay == "cosine":
-            after = schedules.CosineDecay(self.learning_rate, steps)
-        elif self.decay == "polynomial":
-            after = schedules.PolynomialDecay(
-                self.learning_rate, steps, end_learning_rate=0.0, power=4
-            )
-        else:
-            rates = [
-                self.learning_rate * 0.1**n for n in range(len(self.drops) + 1)
-            ]
-            after = schedules.PiecewiseConstantDecay(
-                [round(share * steps) for share in self.drops], rates
-            )
-        return Warmup(after, warmup, self.warmup_power, accumulation)
-
-    def _lengths(self, steps, accumulation):
-        """Steps of the whole training, and of its burn-in."""
-        steps = max(1, steps // accumulation) if steps else self.steps
-        return steps, min(self.warmup, steps // 10)
-
-    def optimizer(self, steps=None, accumulation=1, ema=None, rate=1.0):
-        """A Keras optimizer with the schedule over `steps`.
-
-        Args:
-            steps, accumulation: as of `schedule`.
-            ema: momentum, by step, of a moving average of the weights, which
-                Keras puts in their place at the end of `fit`. Default None:
-                no average.
-            rate: the learning rate is multiplied by it. Default 1.
-
-        Raises:
-            ValueError: the rate is not positive, or what Keras refuses.
-        """
-        recipe = dataclasses.replace(
-            self, learning_rate=self.learning_rate * rate
+        model = factory(
+            weights=None,
+            input_shape=(self.size, self.size, data.channels),
+            classes=len(data.class_names),
         )
-        if not 0 < recipe.learning_rate < float("inf"):
-            raise ValueError(
-                "The learning rate must be positive. Received: "
-                f"{recipe.learning_rate}"
-            )
-        options = {
-            "learning_rate": recipe.schedule(steps, accumulation),
-            "global_clipnorm": self.clip_norm,
-            "use_ema": ema is not None,
-            # Keras averages after every batch, the steps' and the others.
-            "ema_momentum": 0.99 if ema is None else ema ** (1 / accumulation),
-            "gradient_accumulation_steps": (
-                None if accumulation == 1 else accumulation
-            ),
-        }
-        if self.optimizer_name == "sgd":
-            # Keras subtracts lr * decay * w apart from the momentum; within
-            # it, as in Darknet, the same decay counts 1 / (1 - momentum).
-            made = keras.optimizers.SGD(
-                momentum=self.momentum,
-                weight_decay=self.weight_decay / (1 - self.momentum),
-                **options,
-            )
-        else:
-            made = keras.optimizers.AdamW(
-                weight_decay=self.weight_decay, **options
-            )
-        # Darknet decays kernels only.
-        made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        return made
+        model = with_image_spec(
+            model,
+            size=self.size,
+            resize="crop",
+            crop=1.0,
+            class_names=data.class_names,
+        )
+        model.compile(self.make_optimizer(), self.make_loss(), **options)
+        return model
 
-    def loss(self):
-        """Cross-entropy of one-hot labels, smoothed.
+    def make_augmentation(self):
+        """The `keras_csp.data.ClassificationAugmentation`."""
+        from keras_csp.data import ClassificationAugmentation
 
-        Raises:
-            ValueError: `label_smoothing` is out of range.
-        """
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(
-                "`label_smoothing` must be from 0 to below 1. Received: "
-                f"label_smoothing={self.label_smoothing}"
-            )
+        return ClassificationAugmentation(**self.augmentation)
+
+    def make_loss(self):
+        """Cross-entropy with one-hot labels, smoothed."""
         return keras.losses.CategoricalCrossentropy(
             label_smoothing=self.label_smoothing
         )
 
-    def summary(self, steps=None, accumulation=1):
-        """One line, to print, with the burn-in of `schedule`.
+    def training(self, data, model=None, seed=0):
+        """The batches to train on.
 
         Args:
-            steps, accumulation: as of `schedule`.
+            data: a `keras_csp.data.ClassificationData`.
+            model: the network, whose channels the images get. Default None:
+                those of the images.
+            seed: default 0.
         """
-        _, warmup = self._lengths(steps, accumulation)
-        rate = f"{self.optimizer_name} {self.learning_rate:g}"
+        return data.training(
+            self.batch_size,
+            model or self.size,
+            self.make_augmentation(),
+            seed,
+            drop_remainder=self.drop_remainder,
+        )
+
+    def evaluation(self, data, model=None):
+        """The batches to test on.
+
+        Args:
+            data: a `keras_csp.data.ClassificationData`.
+            model: the network, whose `ImageSpec` is followed. Default None:
+                the square in the middle, as the paper.
+        """
+        return data.evaluation(self.batch_size, model or self.size)
+
+    def summary(self):
         phases = "".join(
-            f"; {p.part} for {p.share:.0%}, rate x{p.learning_rate:g}"
-            for p in self.phases
+            f"; {phase.part} for {phase.fraction:.0%}, learning rate x"
+            f"{phase.learning_rate_factor:g}"
+            for phase in self.phases
         )
+        return super().summary() + phases
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectionRecipe(Recipe):
+    """How a detector is trained.
+
+    Attributes:
+        size: side of the input, a multiple of 32, for which anchors are
+            fitted and average precision is measured.
+        sizes: sides of the training images, one drawn for each batch.
+        augmentation: of `keras_csp.data.DetectionAugmentation`.
+        box_loss: "mse", "iou", "giou", "diou" or "ciou", as of `YoloLoss`;
+            likewise the next four.
+        anchor_threshold: default 1.
+        ignore_threshold: default 0.7.
+        box_weight: default None: `YoloLoss`'s own for this `box_loss`.
+        objectness_weight, class_weight: default 1.
+        evaluation_batch_size: images of a batch of a validation. Default 8.
+        (the others): see `Recipe`.
+    """
+
+    kind: ClassVar[str] = "detection"
+
+    sizes: tuple
+    box_loss: str
+    anchor_threshold: float = 1.0
+    ignore_threshold: float = 0.7
+    box_weight: float | None = None
+    objectness_weight: float = 1.0
+    class_weight: float = 1.0
+    evaluation_batch_size: int = 8
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive("evaluation_batch_size", self.evaluation_batch_size)
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        if not self.sizes:
+            raise ValueError("`sizes` must have at least one. Received: ()")
+        for size in (self.size, *self.sizes):
+            if check_positive("size", size) % _STRIDE:
+                raise ValueError(
+                    f"`size` and `sizes` must be multiples of {_STRIDE}. "
+                    f"Received: {size}"
+                )
+
+    def at_size(self, size):
+        """The recipe for another size, its `sizes` in proportion.
+
+        Args:
+            size: side in pixels; None leaves the recipe as it is.
+        """
+        if size is None:
+            return self
+        sizes = dict.fromkeys(
+            max(1, round(side * size / self.size / _STRIDE)) * _STRIDE
+            for side in self.sizes
+        )
+        return self.replace(size=size, sizes=tuple(sizes))
+
+    def make_augmentation(self):
+        """The `keras_csp.data.DetectionAugmentation`."""
+        from keras_csp.data import DetectionAugmentation
+
+        return DetectionAugmentation(**self.augmentation)
+
+    def make_loss(self):
+        """The `keras_csp.detection.YoloLoss`."""
+        from keras_csp.detection import YoloLoss
+
+        return YoloLoss(
+            self.box_loss,
+            ignore_threshold=self.ignore_threshold,
+            anchor_threshold=self.anchor_threshold,
+            box_weight=self.box_weight,
+            objectness_weight=self.objectness_weight,
+            class_weight=self.class_weight,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def training(self, data, model=None, seed=0):
+        """The batches to train on.
+
+        Args:
+            data: a `keras_csp.data.DetectionData`.
+            model: the detector, whose `ImageSpec` is followed. Default None:
+                letterboxed images.
+            seed: default 0.
+        """
+        return data.training(
+            self.batch_size,
+            model or self.size,
+            augmentation=self.make_augmentation(),
+            seed=seed,
+            sizes=self.sizes,
+        )
+
+    def evaluation(self, data, model=None):
+        """The batches to test on.
+
+        Args:
+            data: a `keras_csp.data.DetectionData`.
+            model: the detector, whose `ImageSpec` is followed; it must have a
+                size. Default None: letterboxed images of `size`.
+        """
+        return data.evaluation(self.evaluation_batch_size, model or self.size)
+
+    def summary(self):
+        sizes = ", ".join(map(str, self.sizes))
         return (
-            f"recipe {self.name}: {rate}, {self.decay} decay, burn-in "
-            f"{warmup} steps, weight decay {self.weight_decay:g}, batch "
-            f"{self.batch_size}, label smoothing {self.label_smoothing:g}"
-            f"{phases}"
+            f"{super().summary()}; {self.box_loss} boxes, anchor threshold "
+            f"{self.anchor_threshold:g}; sizes {sizes}"
         )
 
 
-# Darknet's random=1: a side of 416 times 1/1.4 to 1.4, in steps of 32.
-_MULTI_SCALE = tuple(range(288, 608, 32))
+# Every field of the augmentations, so that a saved recipe is complete.
+_PAPER_CLASSIFICATION_VIEWS = {
+    "min_crop": 128,
+    "max_crop": 448,
+    "angle": 7.0,
+    "aspect": 0.75,
+    "flip": 0.5,
+    "hue": 0.1,
+    "saturation": 0.75,
+    "brightness": 0.75,
+    "rand_augment": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "mosaic": 0.0,
+}
 
-PAPER_DETECTION = Recipe(
+_PAPER_DETECTION_VIEWS = {
+    "jitter": 0.3,
+    "flip": 0.5,
+    "vertical_flip": 0.0,
+    "hue": 0.1,
+    "saturation": 1.5,
+    "brightness": 1.5,
+    "mosaic": 0.0,
+    "rotate90": False,
+}
+
+PAPER_DETECTION = DetectionRecipe(
     name="paper-detection",
-    optimizer_name="sgd",
+    optimizer="sgd",
     learning_rate=0.001,
     weight_decay=0.0005,
     batch_size=64,
@@ -299,14 +487,19 @@ PAPER_DETECTION = Recipe(
     warmup=1000,
     decay="steps",
     drops=(0.8, 0.9),
-    sizes=_MULTI_SCALE,
+    size=416,
+    # Darknet's random=1: 416 / 1.4 to 416 x 1.4, rounded to a multiple of 32,
+    # in later versions one step above it.
+    sizes=tuple(range(288, 609, 32)),
+    augmentation=_PAPER_DETECTION_VIEWS,
+    box_loss="mse",
     source="The CSPNet paper, section 4, and its authors' cfg files: on COCO, "
     "from a backbone trained on ImageNet.",
 )
 
-SMALL_DETECTION = Recipe(
+SMALL_DETECTION = DetectionRecipe(
     name="small-detection",
-    optimizer_name="adamw",
+    optimizer="adamw",
     learning_rate=0.002,
     weight_decay=0.05,
     batch_size=8,
@@ -314,37 +507,43 @@ SMALL_DETECTION = Recipe(
     warmup=100,
     warmup_power=1,
     decay="cosine",
+    size=416,
     sizes=(416,),
+    augmentation={**_PAPER_DETECTION_VIEWS, "mosaic": 0.3},
+    box_loss="ciou",
+    anchor_threshold=0.4,
     clip_norm=100.0,
     source="Ours, for some hundred images and no pretrained weights.",
 )
 
-PAPER_CLASSIFICATION = Recipe(
+PAPER_CLASSIFICATION = ClassificationRecipe(
     name="paper-classification",
-    optimizer_name="sgd",
+    optimizer="sgd",
     learning_rate=0.1,
     weight_decay=0.0005,
     batch_size=128,
     steps=800_000,
     warmup=1000,
     decay="polynomial",
-    sizes=(256,),
+    size=256,
+    augmentation=_PAPER_CLASSIFICATION_VIEWS,
+    ten_crop_shift=32,
     source="The CSPNet paper, section 4, and its authors' cfg files, which "
     "have a tenth of the weight decay and of the steps that the text has.",
 )
 
-PAPER_CLASSIFICATION_DENSE = dataclasses.replace(
-    PAPER_CLASSIFICATION,
+# The crops of the larger networks: they are in pixels, the same in both cfgs.
+PAPER_CLASSIFICATION_DENSE = PAPER_CLASSIFICATION.replace(
     name="paper-classification-dense",
     steps=1_600_000,
-    sizes=(224,),
+    size=224,
     source="As paper-classification, for networks based on DenseNet and "
     "PeleeNet, whose images are smaller.",
 )
 
-SMALL_CLASSIFICATION = Recipe(
+SMALL_CLASSIFICATION = PAPER_CLASSIFICATION.at_size(64).replace(
     name="small-classification",
-    optimizer_name="adamw",
+    optimizer="adamw",
     learning_rate=0.002,
     weight_decay=0.05,
     batch_size=64,
@@ -352,19 +551,23 @@ SMALL_CLASSIFICATION = Recipe(
     warmup=100,
     warmup_power=1,
     decay="cosine",
-    sizes=(64,),
     clip_norm=10.0,
     label_smoothing=0.1,
     source="Ours, for some thousand images.",
 )
 
-FINE_TUNING = dataclasses.replace(
-    SMALL_CLASSIFICATION,
+FINE_TUNING = SMALL_CLASSIFICATION.at_size(224).replace(
     name="fine-tuning",
+    drop_remainder=False,
     phases=(
-        Phase("head", share=0.1, learning_rate=1.0),
-        Phase("last_stage", share=0.1, learning_rate=0.5),
-        Phase("all", share=0.8, learning_rate=0.5, batch_normalization=True),
+        Phase("head", fraction=0.1),
+        Phase("last_stage", fraction=0.1, learning_rate_factor=0.5),
+        Phase(
+            "all",
+            fraction=0.8,
+            learning_rate_factor=0.5,
+            batch_normalization=True,
+        ),
     ),
     source="Ours: a pretrained network to a new set, from its end backwards.",
 )
@@ -382,30 +585,50 @@ RECIPES = {
 }
 
 
-def get_recipe(name, **changes):
-    """The recipe called `name`; ValueError names those there are.
+def get_recipe(name, kind=None, **changes):
+    """A recipe by its name, or as a run had it.
 
     Args:
-        name: of `RECIPES`.
+        name: of `RECIPES`; or the path of a `run.json` of an example.
+        kind: "classification" or "detection": another one raises. Default
+            None: either.
         **changes: fields with other values; None leaves a field as it is.
+
+    Raises:
+        ValueError: an unknown name, a file without a recipe, another kind, or
+            a value out of range.
     """
-    recipe = RECIPES[check_choice("recipe", name, tuple(RECIPES))]
-    changes = {k: v for k, v in changes.items() if v is not None}
-    return dataclasses.replace(recipe, **changes)
-
-
-def _last_stage(model):
-    """Numbers of its first layer and of the first one after it."""
-    numbers = [
-        int(found[1]) if (found := _STAGE.match(layer.name)) else 0
-        for layer in model.layers
-    ]
-    last = max(numbers)
-    if not last:
+    if str(name).endswith(".json"):
+        recipe = _read_recipe(pathlib.Path(name))
+    else:
+        known = tuple(n for n, r in RECIPES.items() if kind in (None, r.kind))
+        recipe = RECIPES[check_choice("recipe", name, known)]
+    if kind not in (None, recipe.kind):
         raise ValueError(
-            "Phases are for the networks of keras_csp, whose layers are named "
-            f"by stage. Received: {model.name!r}, with layers "
-            f"{[layer.name for layer in model.layers][:5]}, ..."
+            f"{name} has a recipe for {recipe.kind}, and one for {kind} is "
+            "needed"
         )
-    start = numbers.index(last)
-    return start, len(numbers) - numbers[::-1].index(last)
+    return recipe.replace(**changes)
+
+
+def from_config(config):
+    """The recipe of which `get_config` gave this dict.
+
+    Raises:
+        ValueError: it is not the configuration of a recipe.
+    """
+    kinds = {cls.kind: cls for cls in (ClassificationRecipe, DetectionRecipe)}
+    try:
+        config = dict(config)
+        return kinds[config.pop("kind")](**config)
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            f"Not the configuration of a recipe: {error}"
+        ) from error
+
+
+def _read_recipe(path):
+    try:
+        return from_config(json.loads(path.read_text("utf-8"))["recipe"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} has no recipe: {error}") from error

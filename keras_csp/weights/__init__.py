@@ -11,7 +11,7 @@
     timm.py          timm's state dicts into networks
     timm_config.py   the config.json beside them
     keras_files.py   .weights.h5 and .keras
-    class_names.py   the names of ImageNet's classes
+    imagenet.py      the names of ImageNet's classes
 
 Darknet's .weights files are read by `keras_csp.darknet`.
 """
@@ -24,8 +24,8 @@ from keras_csp.weights.catalog import (
     record_of,
     records,
 )
-from keras_csp.weights.class_names import imagenet_classes
 from keras_csp.weights.hub import DownloadError
+from keras_csp.weights.imagenet import imagenet_classes
 from keras_csp.weights.listing import list_weights
 from keras_csp.weights.sources import (
     TimmSource,

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pathlib
 import re
 
 import huggingface_hub
@@ -51,6 +52,38 @@ def download(hub_id, filename, revision=None):
         ) from error
     _verify(path, what)
     return path
+
+
+def download_folder(hub_id, patterns, revision=None):
+    """The local folder of those files of a repository that match a pattern.
+
+    Args:
+        hub_id: "organisation/name".
+        patterns: of the names of its files, e.g. ("*.keras",).
+        revision: branch, tag or commit. Default the main branch.
+
+    Raises:
+        DownloadError, ValueError: as `download`.
+    """
+    what = f"{hub_id} (revision {revision or 'main'})"
+    try:
+        folder = huggingface_hub.snapshot_download(
+            hub_id, revision=revision, allow_patterns=list(patterns)
+        )
+    except errors.HFValidationError as error:
+        raise ValueError(
+            'A hub id must be of the form "organisation/name". Received: '
+            f"{hub_id!r}"
+        ) from error
+    except Exception as error:
+        raise DownloadError(
+            f"Could not get {what} from {_endpoint()}: {_reason(error)} "
+            "Nothing was loaded."
+        ) from error
+    for path in pathlib.Path(folder).rglob("*"):
+        if path.is_file():
+            _verify(str(path), what)
+    return folder
 
 
 def _endpoint():

@@ -19,7 +19,7 @@ from keras_csp.weights.catalog import (
     record_of,
     records,
 )
-from keras_csp.weights.class_names import imagenet_names
+from keras_csp.weights.imagenet import darknet_classes, imagenet_classes
 
 PUBLISHED_CLASSES = 1000
 TIMM_FILE = "model.safetensors"
@@ -92,14 +92,13 @@ class TimmSource(Source):
     def image_spec(self, network):
         """As its config.json says, else as the record does.
 
-        The classes of a local file without a config are not known: it may
-        have been trained on any 1000 of them.
+        Without a config 1000 classes are ImageNet's, as in timm.
         """
         spec = published_image_spec(network)
         if self._config is not None:
             return spec.replace(**timm_config.read(self._config))
-        if self.source is None:
-            return spec.replace(class_names=imagenet_names())
+        if timm.classes_of(self.path, self.record) == PUBLISHED_CLASSES:
+            return spec.replace(class_names=imagenet_classes().values())
         return spec
 
     def load(self, model):
@@ -112,8 +111,8 @@ def _download_config(hub_id, revision):
         return hub.download(hub_id, timm_config.CONFIG_FILE, revision)
     except hub.DownloadError as error:
         _LOGGER.warning(
-            "%s: the published network's pixel statistics are used, and its "
-            "classes have no names. %s",
+            "%s: the pixel statistics and classes of the published network are "
+            "used. %s",
             hub_id,
             str(error).removesuffix(" Nothing was loaded."),
         )
@@ -170,7 +169,7 @@ class _DarknetSource(Source):
         spec = published_image_spec(network).replace(antialias=False)
         if darknet.is_backbone(self.path):
             return spec
-        return spec.replace(class_names=imagenet_names("darknet"))
+        return spec.replace(class_names=darknet_classes().values())
 
     def load(self, model):
         try:
@@ -275,7 +274,7 @@ def _of_channels(numbers, channels):
 
 
 def load(source, model):
-    """Fills `model`; what stays at its initial value is logged."""
+    """Fills `model`; what stays at its initial value is logged, returned."""
     left = source.load(model)
     if left:
         _LOGGER.warning(
@@ -284,6 +283,7 @@ def load(source, model):
             model.name,
             ", ".join(left),
         )
+    return left
 
 
 def _imagenet(network):

@@ -5,7 +5,7 @@ import os
 import pathlib
 
 from keras_csp.layers.preprocessing import INTERPOLATIONS
-from keras_csp.weights.class_names import imagenet_names
+from keras_csp.weights.imagenet import imagenet_classes
 
 CONFIG_FILE = "config.json"
 # timm's crop_mode; "border" letterboxes, then crops.
@@ -56,5 +56,5 @@ def _class_names(settings):
         return tuple(map(str, names))
     tag = str(settings.get("tag") or "")
     if tag.endswith("in1k") and settings.get("num_classes") == 1000:
-        return imagenet_names()
+        return tuple(imagenet_classes().values())
     return None

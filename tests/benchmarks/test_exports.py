@@ -1,4 +1,4 @@
-"""benchmarks/exports.py and the files that benchmarks write."""
+"""benchmarks/exports.py, with a small network."""
 
 import argparse
 
@@ -6,8 +6,8 @@ import exports
 import keras
 import numpy as np
 import pytest
-import result_files
-from support import randomize
+from harness.results import read_rows
+from support import randomize, tiny_backbone
 
 from keras_csp.layers import ConvNormAct
 
@@ -40,11 +40,11 @@ def test_files_are_written_then_timed_once(options, monkeypatch, capsys):
     pytest.importorskip("tf2onnx")
     monkeypatch.setattr(exports, "make", little)
     options.scratch.mkdir()
-    exports.write_one(options)
-    written = result_files.read_csv(options.csv)
+    exports.export_one(options)
+    written = read_rows(options.csv)
     assert [row["kind"] for row in written] == list(exports.KINDS)
     for row in written:
-        path = exports.file_of(options, "Little", row["kind"])
+        path = exports.export_path(options, "Little", row["kind"])
         assert float(row["MB"]) == pytest.approx(
             path.stat().st_size / 1e6, abs=0.005
         )
@@ -52,11 +52,11 @@ def test_files_are_written_then_timed_once(options, monkeypatch, capsys):
         exact = row["kind"] in ("TFLite", "ONNX")
         assert float(row["difference"]) < (1e-4 if exact else 0.2)
     exports.time_all(options)
-    timed = result_files.read_csv(options.csv)
+    timed = read_rows(options.csv)
     assert all(float(row["ms"]) >= 0 for row in timed)
     assert not list(options.scratch.iterdir())
     exports.time_all(options)
-    assert result_files.read_csv(options.csv) == timed
+    assert read_rows(options.csv) == timed
     capsys.readouterr()
     exports.report(options)
     page = options.csv.with_suffix(".md").read_text()
@@ -64,14 +64,14 @@ def test_files_are_written_then_timed_once(options, monkeypatch, capsys):
     assert page.count("| Little |") == len(timed)
 
 
-def test_what_cannot_be_written_is_told(options, monkeypatch):
+def test_the_reason_why_a_file_cannot_be_written(options, monkeypatch):
     def refuse(*_arguments, **_options):
         raise ValueError("no such operation\nand a long trace")
 
     monkeypatch.setattr(exports, "make", little)
     monkeypatch.setitem(exports.KINDS, "ONNX", (".onnx", refuse, {}))
     options.scratch.mkdir()
-    row = list(exports.written("Little", options))[-1]
+    row = list(exports.export_rows("Little", options))[-1]
     assert row == {
         "network": "Little",
         "kind": "ONNX",
@@ -79,23 +79,11 @@ def test_what_cannot_be_written_is_told(options, monkeypatch):
     }
 
 
-def test_networks_give_logits_and_detectors_boxes():
+def test_networks_give_logits_and_detectors_boxes(monkeypatch):
     y = exports.make("CSPResNet10", (32, 32, 3))(np.zeros((1, 32, 32, 3)))
     assert y.shape == (1, 1000)
     assert abs(float(np.sum(y)) - 1) > 1e-3
-    detector = exports.make("CSPPeleeNet, PRN", (64, 64, 3))
+    detectors = {"small": {"backbone": tiny_backbone(64), "neck": "prn"}}
+    monkeypatch.setattr(exports, "DETECTORS", detectors)
+    detector = exports.make("small", (64, 64, 3))
     assert set(detector.output) == {"boxes", "scores", "classes", "count"}
-
-
-def test_a_result_appears_whole_or_not_at_all(tmp_path):
-    def broken():
-        yield (3, 4)
-        raise OSError("killed")
-
-    path = tmp_path / "new" / "r.csv"
-    assert result_files.read_csv(path) == []
-    result_files.write_csv(path, ("a", "ü"), [(1, 2)])
-    with pytest.raises(OSError, match="killed"):
-        result_files.write_csv(path, ("a", "ü"), broken())
-    assert result_files.read_csv(path) == [{"a": "1", "ü": "2"}]
-    assert [file.name for file in path.parent.iterdir()] == ["r.csv"]

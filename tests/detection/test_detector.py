@@ -338,7 +338,7 @@ def test_an_exported_detector_gives_the_same_boxes(
     assert all(3 < count < 100 for count in found["count"])
     path = tmp_path / "model"
     check = export(model, path, x)
-    assert check.agreement == 1
+    assert check.match_rate == 1
     assert check.largest_difference < 1e-5
     # Independently of the check: the file itself, read again.
     for index, answer in enumerate(answers(export, path, x)):
@@ -362,7 +362,7 @@ def test_exporting_where_nothing_is_found_says_so(
     with pytest.warns(UserWarning, match="finds nothing in any") as warned:
         check = export(model, tmp_path / "none", x)
     assert warned[0].filename == __file__
-    assert check.agreement == 1
+    assert check.match_rate == 1
     assert check.path.stat().st_size == check.size
     between = float(best.max() + best.min()) / 2
     model = detector.inference_model(score_threshold=between)

@@ -1,5 +1,6 @@
-"""The example that takes a trained network to other images."""
+"""examples/finetune.py: in this process, and killed as a user might."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -19,6 +20,7 @@ import keras_csp
 from keras_csp.data import load_classification
 from keras_csp.models.builder import build_network
 from keras_csp.models.spec import NetworkSpec, Stage, conv, csp, max_pool
+from keras_csp.training.recipes import FINE_TUNING, get_recipe
 
 SCRIPT = EXAMPLES / "finetune.py"
 # As CSPPeleeNet, it has a layer between the pooling and the classifier.
@@ -119,8 +121,12 @@ def test_the_classifier_is_replaced_and_nothing_else(
     folder, expected = trained
     data, _test = load_classification(images)
     options = parse(example, monkeypatch, "--model", NAME, "--size", 32)
-    model = example.build(options, data, str(folder / file))
+    recipe = example.make_recipe(options)
+    model = example.build(options, recipe, data, str(folder / file))
     assert model.output_shape == (None, 3)
+    spec = keras_csp.image_spec(model)
+    assert spec.class_names == ("class0", "class1", "class2")
+    assert spec.size == (32, 32)
     assert_same(features(model), expected)
     width = features(model)[-1].shape[0]  # of a normalisation
     end = [v.shape for v in model.variables[len(expected) :]]
@@ -133,15 +139,17 @@ def changed(before, after):
 
 def test_what_each_phase_trains(example, monkeypatch, images, trained):
     """Classifier; last stage; everything: by the values that change."""
-    data = load_classification(images)
+    data, test = load_classification(images)
     options = parse(
-        example, monkeypatch,
-        *("--model", NAME, "--size", 32, "--epochs", 2, "--verbose", 0),
-    )  # fmt: skip
-    model = example.build(options, data[0], str(trained[0] / "model.keras"))
+        example,
+        monkeypatch,
+        *("--model", NAME, "--size", 32, "--epochs", 1, "--verbose", 0),
+    )
+    recipe = example.make_recipe(options)
+    weights = str(trained[0] / "model.keras")
+    model = example.build(options, recipe, data, weights)
     moving = ("moving_mean", "moving_variance", "gamma", "beta")
-    phases = example.RECIPE.phases
-    assert [phase.part for phase in phases] == ["head", "last_stage", "all"]
+    assert [p.part for p in recipe.phases] == ["head", "last_stage", "all"]
     everything = set(values(model))
     head = {"predictions/kernel", "predictions/bias"}
     stage2 = {path for path in everything if path.startswith("stage2")}
@@ -151,22 +159,23 @@ def test_what_each_phase_trains(example, monkeypatch, images, trained):
         head | {path for path in stage2 if not path.endswith(moving)},
         everything,
     )
-    for phase, wanted in zip(phases, expected):
+    for phase, wanted in zip(recipe.phases, expected):
         before = values(model)
-        alone = example.recipes.dataclasses.replace(phase, share=1.0)
-        result = example.train(model, data, options, (alone,))
+        alone = dataclasses.replace(phase, fraction=1.0)
+        plan = recipe.replace(phases=(alone,))
+        result = example.train(model, plan, data, test, options)
         assert changed(before, values(model)) == wanted, phase.part
-        assert len(result["accuracies"]) == 2
+        assert len(result["accuracies"]) == 1
 
 
 class Model:
     """Notes what is asked of it, in the place of a network."""
 
     def __init__(self):
-        self.fits, self.rates, self.layers = [], [], []
+        self.fits, self.schedules = [], []
 
     def compile(self, optimizer, *_arguments, **_options):
-        self.rates.append(optimizer._learning_rate)
+        self.schedules.append(optimizer._learning_rate)
 
     def fit(self, _images, epochs, initial_epoch, **_options):
         self.fits.append((initial_epoch, epochs))
@@ -174,53 +183,53 @@ class Model:
         return type("History", (), {"history": {"val_accuracy": accuracies}})
 
 
-@pytest.mark.parametrize(
-    ("epochs", "ends"),
-    [(3, [1, 2, 3]), (5, [1, 2, 5]), (20, [2, 4, 20]), (40, [4, 8, 40])],
-)
-def test_the_phases_share_the_epochs(
-    example, monkeypatch, images, epochs, ends
+def test_each_phase_has_its_own_epochs_and_schedule(
+    example, monkeypatch, images
 ):
-    """A tenth, a tenth, the rest; each an epoch, and its own schedule."""
-    data = load_classification(images)
-    options = parse(example, monkeypatch, "--epochs", epochs, "--size", 32)
-    monkeypatch.setattr(example.recipes.Phase, "apply", lambda *_: None)
+    data, test = load_classification(images)
+    options = parse(example, monkeypatch, "--epochs", 20, "--size", 32)
+    recipe = example.make_recipe(options)
+    monkeypatch.setattr(example.Phase, "apply", lambda *_: None)
+    for batches in ("training", "evaluation"):
+        monkeypatch.setattr(type(recipe), batches, lambda *_: None)
     model = Model()
-    found = example.train(model, data, options, example.RECIPE.phases)
-    starts = [0, *ends[:-1]]
-    assert model.fits == [*zip(starts, ends)]
-    assert found["ends"] == ends
-    assert found["accuracies"] == [e / 100 for e in range(epochs)]
-    # 24 images are one batch: an epoch is a step. Each rate is zero at its end.
-    for schedule, start, end in zip(model.rates, starts, ends):
-        assert float(schedule(end - start)) == pytest.approx(0, abs=1e-9)
-    scratch = Model()
-    example.train(scratch, data, options, (example.SCRATCH,))
-    assert scratch.fits == [(0, epochs)]
+    found = example.train(model, recipe, data, test, options)
+    assert model.fits == [(0, 2), (2, 4), (4, 20)]
+    assert found["ends"] == [2, 4, 20]
+    assert found["accuracies"] == [e / 100 for e in range(20)]
+    # 24 images are one batch: an epoch is a step.
+    for schedule, phase, steps in zip(
+        model.schedules, recipe.phases, (2, 2, 16)
+    ):
+        factor = phase.learning_rate_factor
+        first = float(schedule(1 if steps >= 10 else 0))
+        assert 0 < first <= factor * recipe.learning_rate * 1.0001
+        assert first > 0.5 * factor * recipe.learning_rate
+        assert float(schedule(steps)) == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_batch_normalization_frozen_or_not(
-    example, monkeypatch, images, tmp_path, frozen
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("", FINE_TUNING),
+        ("--batch 7", FINE_TUNING.replace(batch_size=7)),
+        ("--size 32", FINE_TUNING.at_size(32)),
+        (
+            "--freeze-norm",
+            FINE_TUNING.replace(
+                phases=[
+                    dataclasses.replace(phase, batch_normalization=False)
+                    for phase in FINE_TUNING.phases
+                ]
+            ),
+        ),
+    ],
+)
+def test_the_arguments_change_the_recipe(
+    example, monkeypatch, arguments, expected
 ):
-    asked = {}
-
-    def train(_model, _data, _options, phases):
-        asked[len(phases)] = [p.batch_normalization for p in phases]
-        raise ValueError("enough")
-
-    monkeypatch.setattr(example, "train", train)
-    monkeypatch.setattr(example, "build", lambda *_: None)
-    flag = ["--freeze-norm"] if frozen else []
-    with pytest.raises(SystemExit, match="enough"):
-        run(
-            example,
-            monkeypatch,
-            *("--data", images, "--output", tmp_path, *flag),
-        )
-    assert asked == {3: [False, False, not frozen]}
-    kept = json.loads((tmp_path / "run.json").read_text())
-    assert kept["freeze_norm"] is frozen
+    options = parse(example, monkeypatch, *arguments.split())
+    assert example.make_recipe(options) == expected
 
 
 def test_fine_tuning_and_scratch(
@@ -228,11 +237,12 @@ def test_fine_tuning_and_scratch(
 ):
     """The files that it promises; what is saved is what is reported."""
     run(
-        example, monkeypatch,
+        example,
+        monkeypatch,
         *("--data", images, "--model", NAME, "--size", 32, "--epochs", 3),
         *("--weights", trained[0] / "model.keras", "--compare"),
         *("--verbose", 0, "--output", tmp_path),
-    )  # fmt: skip
+    )
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results) == ["fine-tuned", "from scratch"]
     assert results["fine-tuned"]["ends"] == [1, 2, 3]
@@ -261,93 +271,74 @@ def test_fine_tuning_and_scratch(
         if value.ndim == 4
     ]
     assert 0 < np.mean(distance) < 0.02
-    classes = json.loads((tmp_path / "classes.json").read_text())
-    assert classes == {"names": ["class0", "class1", "class2"], "size": 32}
+    spec = keras_csp.image_spec(model)
+    assert spec.class_names == ("class0", "class1", "class2")
+    assert spec.size == (32, 32)
     assert np.asarray(Image.open(tmp_path / "curves.png")).std() > 10
     kept = json.loads((tmp_path / "run.json").read_text())
     assert kept["model"] == NAME and kept["compare"] is True
-    assert kept["recipe"]["name"] == "fine-tuning" in said
-    assert len([*tmp_path.iterdir()]) == 5
+    assert get_recipe(tmp_path / "run.json") == FINE_TUNING.at_size(32)
+    assert "recipe fine-tuning" in said
+    assert len([*tmp_path.iterdir()]) == 4
 
 
 @pytest.mark.slow
 def test_from_scratch_alone(example, monkeypatch, images, tmp_path, capsys):
     """And what it saves is a file to fine-tune from."""
     run(
-        example, monkeypatch,
+        example,
+        monkeypatch,
         *("--data", images, "--model", NAME, "--size", 32, "--epochs", 3),
         *("--weights", "none", "--verbose", 0, "--output", tmp_path),
-    )  # fmt: skip
+    )
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results) == ["from scratch"]
     assert "from scratch: test accuracy" in capsys.readouterr().out
+    assert [p.part for p in get_recipe(tmp_path / "run.json").phases] == ["all"]
     saved = keras.saving.load_model(tmp_path / "model.keras")
     options = parse(example, monkeypatch, "--model", NAME, "--size", 32)
-    data = load_classification("digits")[0]
+    recipe = example.make_recipe(options)
 
     class TenColours:
-        channels, class_names = 3, data.class_names
+        channels, class_names = 3, tuple("0123456789")
 
-    model = example.build(options, TenColours, str(tmp_path / "model.keras"))
+    path = str(tmp_path / "model.keras")
+    model = example.build(options, recipe, TenColours, path)
     assert model.output_shape == (None, 10)
     assert_same(features(model), features(saved))
 
 
-@pytest.mark.parametrize("channels", [3, 1])
-def test_imagenet_weights_get_normalised_images(
-    example, monkeypatch, rng, channels
+def test_published_weights_keep_their_pixels(
+    example, monkeypatch, rng, tmp_path
 ):
-    """(x - mean) / std of timm's record of CSPResNet50; grey three times."""
+    """Grey images get three channels; the statistics are saved."""
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
     asked = []
 
     def factory(weights, **options):
-        asked.append(weights)
-        return FACTORY(**options)
+        asked.append((weights, options["input_shape"]))
+        model = randomize(FACTORY(**options))
+        return keras_csp.with_image_spec(model, mean=mean, std=std, crop=0.9)
 
     monkeypatch.setattr(keras_csp, "get_factory", lambda _name: factory)
-    options = parse(
-        example, monkeypatch, "--model", "CSPResNet50", "--size", 32
-    )
-
-    class Data:
-        class_names = ("a", "b")
-
-    Data.channels = channels
-    model = example.build(options, Data, "imagenet")
-    assert asked == ["imagenet"]
-    assert model.input_shape == (None, 32, 32, channels)
-    x = rng.random((2, 32, 32, channels)).astype("float32")
-    first = next(x for x in model.layers if x.name.startswith("stem"))
-    given = keras.Model(model.input, first.input).predict(x, verbose=0)
-    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    colour = np.repeat(x, 3, -1) if channels == 1 else x
-    expected = (colour - np.array(mean)) / np.array(std)
-    np.testing.assert_allclose(given, expected, atol=1e-5)
-    # Weights of one's own were trained with pixels in [0, 1].
-    plain = example.build(options, Data, None)
-    assert plain.layers[1].name.startswith("stem")
-
-
-def test_a_saved_imagenet_network_keeps_its_normalisation(
-    example, monkeypatch, rng, tmp_path
-):
-    monkeypatch.setattr(
-        keras_csp, "get_factory",
-        lambda _name: lambda weights, **options: FACTORY(**options),
-    )  # fmt: skip
-    options = parse(
-        example, monkeypatch, "--model", "CSPResNet50", "--size", 32
-    )
-
-    class Data:
-        channels, class_names = 3, ("a", "b")
-
-    model = randomize(example.build(options, Data, "imagenet"))
+    options = parse(example, monkeypatch, "--size", 32)
+    recipe = example.make_recipe(options)
+    data, _test = load_classification("digits")
+    assert data.channels == 1
+    model = example.build(options, recipe, data, "imagenet")
+    assert asked == [("imagenet", (32, 32, 3))]
+    spec = keras_csp.image_spec(model)
+    assert (spec.mean, spec.std, spec.crop) == (mean, std, 0.9)
+    assert spec.class_names == data.class_names
+    images, _labels = next(iter(recipe.training(data.first(8), model)))
+    assert images.shape == (8, 32, 32, 3)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    x = rng.random((2, 32, 32, 3)).astype("float32")
+    assert keras_csp.image_spec(again) == spec
     np.testing.assert_allclose(
-        again.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6
+        again.predict(images, verbose=0),
+        model.predict(images, verbose=0),
+        atol=1e-6,
     )
 
 
@@ -355,8 +346,10 @@ def test_a_saved_imagenet_network_keeps_its_normalisation(
     ("arguments", "message"),
     [
         ("--data nowhere", "does not exist: nowhere"),
-        ("--data tfds:nothing_like_it", "cannot be had"),
-        ("--epochs 2", "--epochs: 3 or more, not 2"),
+        ("--data tfds:nothing_like_it", "nothing_like_it"),
+        ("--epochs 2", "at least 3 epochs. Received: epochs=2"),
+        ("--recipe small-classification", "has no phases"),
+        ("--recipe small-detection", "small-detection"),
         ("--model CSPPeleNet", "Did you mean CSPPeleeNet"),
         ("--model CSPPeleNet --weights none", "Did you mean CSPPeleeNet"),
         ("--weights none.keras", "names no file"),
@@ -364,7 +357,7 @@ def test_a_saved_imagenet_network_keeps_its_normalisation(
         ("--weights notes.txt", "`weights` must be"),
         ("--weights text.keras", "text.keras"),
         ("--weights other.weights.h5", "does not fit"),
-        ("--model HarDNet138s", "no published checkpoint 'HarDNet138s'"),
+        ("--model HarDNet138s", "HarDNet138s"),
         ("--size 16 --weights none", "at least 32x32"),
     ],
 )
@@ -396,8 +389,6 @@ def test_numbers_must_be_positive(example, monkeypatch, capsys, option):
 @pytest.mark.slow
 def test_a_kill_leaves_no_half_files(images, tmp_path):
     """kill -9 once the model is there, while it trains from scratch."""
-    model = FACTORY(input_shape=(32, 32, 3), classes=5)
-    del model
     network = keras_csp.CSPResNet10(input_shape=(32, 32, 3), classes=5)
     network.save_weights(tmp_path / "five.weights.h5")
     output = tmp_path / "out"

@@ -1,4 +1,4 @@
-"""The examples that train a detector and use it, as processes."""
+"""examples/train_detector.py: in this process, and as a user runs it."""
 
 import csv
 import json
@@ -15,13 +15,16 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from support import EXAMPLES, load_example
+from support import EXAMPLES, load_example, tiny_backbone
 
 import keras_csp
 from keras_csp import detection
 from keras_csp.data import DetectionAugmentation, load_detection
+from keras_csp.training.recipes import get_recipe
 
 TINY = ("--size", "96", "--batch", "4", "--limit", "8", "--neck", "prn")
+SMALL = get_recipe("small-detection")
+PAPER = get_recipe("paper-detection")
 
 
 def start(script, *arguments):
@@ -106,8 +109,11 @@ def test_training_leaves_what_it_promises(bccd, trained):
     detector = keras.saving.load_model(folder / "detector.keras")
     assert isinstance(detector, keras_csp.Detector)
     assert detector.predict(np.zeros((1, 96, 96, 3)), verbose=0)["count"] >= 0
-    classes = json.loads((folder / "classes.json").read_text())
-    assert classes == {"names": ["RBC", "WBC", "Platelets"], "size": 96}
+    spec = keras_csp.image_spec(detector)
+    assert spec.class_names == ("RBC", "WBC", "Platelets")
+    assert (spec.size, spec.resize) == ((96, 96), "letterbox")
+    kept = get_recipe(folder / "run.json")
+    assert kept == SMALL.replace(batch_size=4, steps=6).at_size(96)
     assert not list(folder.rglob("*part*"))
 
 
@@ -122,7 +128,7 @@ def test_a_broken_photograph_is_named_and_left_out(bccd, trained):
 def test_a_finished_run_is_reported_again_and_others_are_refused(bccd, trained):
     folder, _output = trained
     again = command(bccd, folder, 3)
-    assert "going on after epoch 3 of 3" in run("train_detector.py", *again)
+    assert "resuming after epoch 3 of 3" in run("train_detector.py", *again)
     assert len(rows(folder / "log.csv")) == 3
     other = run("train_detector.py", *again, "--seed", 1, status=1)
     assert "has a run with seed=0" in other
@@ -146,7 +152,7 @@ def test_a_killed_run_goes_on(bccd, trained, tmp_path):
     assert 1 <= done < 3
     assert not (tmp_path / "detector.keras").exists()
     output = run("train_detector.py", *command(bccd, tmp_path, 3))
-    assert f"going on after epoch {done} of 3" in output
+    assert f"resuming after epoch {done} of 3" in output
     log, whole = rows(tmp_path / "log.csv"), rows(trained[0] / "log.csv")
     assert [row["epoch"] for row in log] == ["1", "2", "3"]
     assert (tmp_path / "detector.keras").is_file()
@@ -169,176 +175,116 @@ def steps(folder):
         return int(file["optimizer/vars/0"][()])
 
 
-@pytest.mark.slow
-def test_detect_on_cells_and_on_odd_photographs(bccd, trained, tmp_path):
-    data = pathlib.Path(os.environ["KERAS_CSP_DATA"])
-    cells = sorted((data / "detection" / "bccd" / "test").glob("*.jpg"))[:2]
-    names = ("exif_landscape_6.jpg", "cmyk_street.jpg", "gray_concert.jpg")
-    odd = [data / "photos" / name for name in names]
-    corrupt = tmp_path / "corrupt.jpg"
-    corrupt.write_bytes(cells[0].read_bytes()[:5000])
-    output = run(
-        "detect.py",
-        *(*cells, *odd, corrupt),
-        *("--model", trained[0] / "detector.keras"),
-        *("--score", 0.0001, "--output", tmp_path / "out"),
-        status=1,
-    )
-    assert f"cannot read {corrupt}: " in output
-    results = json.loads((tmp_path / "out" / "detections.json").read_text())
-    assert [result["file"] for result in results] == [
-        str(path) for path in (*cells, *odd)
-    ]
-    for result in results:
-        check_result(result, tmp_path / "out")
-    assert [results[0][key] for key in ("width", "height")] == [640, 480]
-    upright = Image.open(data / "photos" / "exif_landscape_1.jpg")
-    assert (results[2]["width"], results[2]["height"]) == upright.size
-
-
-def check_result(result, folder):
-    found = result["detections"]
-    assert 0 < len(found) <= 100
-    scores = [one["score"] for one in found]
-    assert scores == sorted(scores, reverse=True)
-    assert all(0.0001 <= score <= 1 for score in scores)
-    assert {one["class"] for one in found} <= {"RBC", "WBC", "Platelets"}
-    for x1, y1, x2, y2 in (one["box"] for one in found):
-        assert 0 <= x1 <= x2 <= result["width"]
-        assert 0 <= y1 <= y2 <= result["height"]
-    stem = pathlib.Path(result["file"]).stem
-    picture = Image.open(folder / f"{stem}_detections.png")
-    shape = result["width"] / result["height"]
-    assert picture.width / picture.height == pytest.approx(shape, rel=0.01)
-
-
 @pytest.mark.parametrize(
-    ("height", "width", "box"),
+    ("arguments", "expected"),
     [
-        # A square of 64, 2 to 1 with bars above and below or at the sides.
-        (64, 128, (32.0, 8.0, 96.0, 56.0)),
-        (128, 64, (8.0, 32.0, 56.0, 96.0)),
-        (32, 32, (8.0, 10.0, 24.0, 22.0)),
-        # Out of the photograph: cut at its edges.
-        (16, 128, (32.0, 0.0, 96.0, 16.0)),
+        ("", SMALL),
+        ("--recipe paper-detection", PAPER),
+        ("--recipe paper-detection --size 320", PAPER.at_size(320)),
+        ("--size 96", SMALL.at_size(96)),
+        ("--sizes 96 128", SMALL.replace(sizes=(96, 128))),
+        ("--batch 3", SMALL.replace(batch_size=3)),
+        ("--learning-rate 0.5", SMALL.replace(learning_rate=0.5)),
+        ("--box-loss giou", SMALL.replace(box_loss="giou")),
+        ("--anchor-threshold 0.5", SMALL.replace(anchor_threshold=0.5)),
+        ("--mosaic 0", SMALL.with_augmentation(mosaic=0.0)),
+        (
+            "--no-up",
+            SMALL.with_augmentation(rotate90=True, vertical_flip=0.5),
+        ),
     ],
 )
-def test_boxes_are_in_pixels_of_the_photograph(height, width, box):
-    """A stand-in for a model that finds x 16 to 48, y 20 to 44 of 64."""
-    detect = load_example("detect")
-    placed = (16, 20, 48, 44) if width >= height else (20, 16, 44, 48)
+def test_the_arguments_change_the_recipe(monkeypatch, arguments, expected):
+    example = load_example("train_detector")
+    needed = "x --train a --validation b"
+    monkeypatch.setattr(sys, "argv", [*needed.split(), *arguments.split()])
+    assert example.make_recipe(example.parse()) == expected
 
-    class Model:
-        def predict_on_batch(self, pixels):
-            assert pixels.shape == (1, 64, 64, 3)
-            boxes = np.zeros((1, 5, 4), "float32")
-            boxes[0, 0] = placed
-            return {
-                "boxes": boxes,
-                "scores": np.array([[0.9, 0, 0, 0, 0]], "float32"),
-                "classes": np.array([[0, -1, -1, -1, -1]]),
-                "count": np.array([1]),
+
+def test_the_recipe_reaches_the_detector(tmp_path, monkeypatch):
+    """Its loss, optimizer, sizes and batches, in a run of one epoch."""
+    write_set(tmp_path, "dog")
+    example = load_example("train_detector")
+    monkeypatch.chdir(tmp_path)
+    tiny = tiny_backbone(None)
+    monkeypatch.setattr(
+        example.keras_csp,
+        "Detector",
+        lambda _name, *arguments, backbone_weights, **options: (
+            keras_csp.detection.Detector(tiny, *arguments, **options)
+        ),
+    )
+    fits = []
+    fit = keras_csp.detection.Detector.fit
+
+    def fitted(self, x, **options):
+        shapes = [images.shape for images, _targets in x]
+        fits.append((self, shapes))
+        return fit(self, x, **options)
+
+    monkeypatch.setattr(keras_csp.detection.Detector, "fit", fitted)
+    good = "x --train dogs.json --validation dogs.json --images . --neck fpn"
+    arguments = "--size 64 --sizes 96 --batch 2 --epochs 1 --verbose 0 "
+    arguments += "--box-loss giou --anchor-threshold 0.25 --output out"
+    monkeypatch.setattr(sys, "argv", [*good.split(), *arguments.split()])
+    example.main()
+    ((detector, shapes),) = fits
+    assert shapes == [(2, 96, 96, 3), (1, 96, 96, 3)]
+    loss = detector.get_compile_config()["loss"]["config"]
+    assert (loss["box"], loss["anchor_threshold"]) == ("giou", 0.25)
+    kept = get_recipe(tmp_path / "out" / "run.json")
+    assert kept.sizes == (96,) and kept.steps == 2
+    spec = keras_csp.image_spec(detector)
+    assert spec.class_names == ("dog",) and spec.size == (64, 64)
+    saved = keras.saving.load_model(tmp_path / "out" / "detector.keras")
+    assert keras_csp.image_spec(saved) == spec
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "run.json",
+        "log.csv",
+        "state",
+        "detector.keras",
+        "validation.json",
+        "validation_detections.png",
+        "validation_precision_recall.png",
+    }
+
+
+def write_set(folder, name, images=3):
+    """NAMEs.json: images of noise with twenty boxes each."""
+    rng = np.random.default_rng(0)
+    numbers = range(1, images + 1)
+    for number in numbers:
+        pixels = rng.integers(0, 256, (64, 64, 3), "uint8")
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    content = {
+        "images": [
+            {"id": n, "file_name": f"{n}.png", "width": 64, "height": 64}
+            for n in numbers
+        ],
+        "annotations": [
+            {
+                "id": 100 * number + side,
+                "image_id": number,
+                "category_id": 1,
+                "bbox": [0, 0, side, side],
             }
-
-    image = np.zeros((height, width, 3), "uint8")
-    found = detect.find(Model(), image, 64)
-    np.testing.assert_allclose(found["boxes"], [box], atol=1e-4)
-    rows = detect.rows(found, ["cell"])
-    assert rows == [
-        {
-            "class": "cell",
-            "score": pytest.approx(0.9),
-            "box": pytest.approx(list(box), abs=0.01),
-        }
-    ]
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """A small detector of two classes, and what is none."""
-    folder = tmp_path_factory.mktemp("models")
-    detector = keras_csp.Detector(
-        "CSPPeleeNet", "prn", classes=2, input_shape=(64, 64, 3)
-    )
-    detector.save(folder / "detector.keras")
-    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-    other.save(folder / "other.keras")
-    (folder / "two.json").write_text('{"names": ["a", "b"], "size": 64}')
-    (folder / "one.json").write_text('{"names": ["a"], "size": 64}')
-    (folder / "list.json").write_text('["a", "b"]')
-    (folder / "text.json").write_text("a, b")
-    (folder / "text.keras").write_text("no model")
-    Image.new("RGB", (40, 30)).save(folder / "photo.png")
-    (folder / "empty").mkdir()
-    return folder
+            for number in numbers
+            for side in range(10, 30)
+        ],
+        "categories": [{"id": 1, "name": name}],
+    }
+    (folder / f"{name}s.json").write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("nowhere.jpg", "no such file or folder: nowhere.jpg"),
-        ("empty", "no JPEG or PNG files in empty"),
-        ("photo.png --model none.keras", "no such model: none.keras"),
-        ("photo.png --model other.keras", "not a keras_csp.Detector"),
-        ("photo.png --model text.keras", "text.keras"),
-        ("photo.png", "classes.json"),
-        ("photo.png --classes one.json", "not 2 names, as the model: one.json"),
-        ("photo.png --classes list.json", "not a JSON of names and size"),
-        ("photo.png --classes text.json", "Expecting value"),
-        ("photo.png --classes two.json --size 96", "--size must be 64"),
-        ("photo.png --classes two.json --score 2", "`score_threshold` must be"),
-    ],
-)
-def test_mistakes_in_detect_are_one_line(
-    models, monkeypatch, arguments, message
-):
-    monkeypatch.chdir(models)
-    detect = load_example("detect")
-    model = [] if "--model" in arguments else ["--model", "detector.keras"]
-    monkeypatch.setattr(sys, "argv", ["x", *arguments.split(), *model])
-    with pytest.raises(SystemExit) as caught:
-        detect.main()
-    assert message in str(caught.value)
-    assert str(caught.value).startswith("detect: ")
-    assert "\n" not in str(caught.value)
-    assert not (models / "runs").exists()
-
-
-def test_detect_in_one_process(models, monkeypatch, capsys):
-    """Photographs of one name do not overwrite each other's picture."""
-    monkeypatch.chdir(models)
-    (models / "more").mkdir()
-    Image.new("L", (30, 40), 90).save(models / "more" / "photo.JPG")
-    (models / "more" / "broken.jpeg").write_bytes(b"\xff\xd8\xff broken")
-    (models / "more" / "notes.txt").write_text("no photograph")
-    detect = load_example("detect")
-    arguments = "x photo.png more --model detector.keras --classes two.json"
-    output = ["--output", "out", "--score", "0"]
-    monkeypatch.setattr(sys, "argv", [*arguments.split(), *output])
-    with pytest.raises(SystemExit) as caught:
-        detect.main()
-    assert caught.value.code == 1
-    said = capsys.readouterr()
-    assert "cannot read more/broken.jpeg: " in said.err
-    assert "in 2 photographs" in said.out
-    results = json.loads((models / "out" / "detections.json").read_text())
-    assert [one["file"] for one in results] == ["photo.png", "more/photo.JPG"]
-    assert [one["height"] for one in results] == [30, 40]
-    names = sorted(path.name for path in (models / "out").iterdir())
-    assert names == [
-        "detections.json",
-        "photo_3_detections.png",
-        "photo_detections.png",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("--size 100", "a size must be a multiple of 32, not 100"),
-        ("--sizes 96 97", "a size must be a multiple of 32, not 97"),
-        ("--epochs 0", "epochs must be positive, not 0"),
-        ("--batch -1", "batch must be positive, not -1"),
+        ("--size 100", "must be multiples of 32. Received: 100"),
+        ("--sizes 96 97", "must be multiples of 32. Received: 97"),
+        ("--recipe fine-tuning", "recipe='fine-tuning'"),
+        ("--mosaic 2", "`mosaic` must be from 0 to 1"),
+        ("--levels P3 P9", "P9"),
         ("--seed -1", "Seed must be between 0 and"),
         ("--train none.json", "none.json"),
         ("--validation none.json", "none.json"),
@@ -352,19 +298,8 @@ def test_mistakes_in_training_are_one_line(
     monkeypatch, tmp_path, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (64, 64)).save(tmp_path / "one.png")
     for name in ("dog", "cat"):
-        boxes = [
-            {"id": i, "image_id": 1, "category_id": 1, "bbox": [0, 0, i, i]}
-            for i in range(10, 30)
-        ]
-        image = {"id": 1, "file_name": "one.png", "width": 64, "height": 64}
-        content = {
-            "images": [image],
-            "annotations": boxes,
-            "categories": [{"id": 1, "name": name}],
-        }
-        (tmp_path / f"{name}s.json").write_text(json.dumps(content))
+        write_set(tmp_path, name)
     train = load_example("train_detector")
     good = "x --train dogs.json --validation dogs.json --images ."
     monkeypatch.setattr(sys, "argv", [*good.split(), *arguments.split()])
@@ -374,6 +309,16 @@ def test_mistakes_in_training_are_one_line(
     assert str(caught.value).startswith("train_detector: ")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch", "limit", "size"])
+def test_numbers_must_be_positive(name, monkeypatch, capsys):
+    example = load_example("train_detector")
+    command = ["x", "--train", "a", "--validation", "b", f"--{name}", "0"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        example.main()
+    assert f"--{name}: not a positive number: '0'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

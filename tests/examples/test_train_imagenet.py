@@ -1,7 +1,6 @@
-"""The example that trains a classifier: in this process, and as a user."""
+"""examples/train_imagenet.py: in this process, and as a user runs it."""
 
 import csv
-import dataclasses
 import functools
 import json
 import os
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 
 import h5py
 import keras
@@ -20,9 +18,10 @@ from PIL import Image
 from support import EXAMPLES, load_example
 
 import keras_csp
-from keras_csp.data import ClassificationAugmentation, load_classification
+from keras_csp.data import load_classification
 from keras_csp.models.builder import build_network
 from keras_csp.models.spec import NetworkSpec, Stage, conv, csp, residual
+from keras_csp.training.recipes import get_recipe
 
 EXAMPLE = EXAMPLES / "train_imagenet.py"
 TINY = NetworkSpec(
@@ -34,7 +33,7 @@ TINY = NetworkSpec(
 )
 # Nearly every switch; five steps an epoch.
 SWITCHES = (
-    *("--epochs", 3, "--size", 32, "--batch", 256, "--rate", 0.02),
+    *("--epochs", 2, "--size", 32, "--batch", 256, "--learning-rate", 0.02),
     *("--ema", 0.8, "--mixup", 0.3, "--cutmix", 0.2, "--mosaic", 0.2),
     *("--rand-augment", 0.1, "--label-smoothing", 0.05, "--verbose", 2),
     "--tensorboard",
@@ -91,7 +90,7 @@ def main():
             command = ["train_imagenet", *map(str, arguments)]
             patch.setattr(sys, "argv", command)
             factory = functools.partial(build_network, TINY)
-            patch.setattr(keras_csp.models, "get_factory", lambda _: factory)
+            patch.setattr(keras_csp, "get_factory", lambda _: factory)
             example.main()
 
     return run
@@ -109,19 +108,13 @@ def test_a_run_leaves_what_it_promises(whole):
     names = {"run.json", "log.csv", "curves.png", "state", "model.keras"}
     found = {path.name for path in whole.iterdir()} - {"tensorboard"}
     assert found == names | {"results.json"}
-    run = read_json(whole / "run.json")
-    assert run["ema"] == 0.8 and run["data"] == "digits"
-    assert run["recipe"]["learning_rate"] == 0.02
-    assert run["recipe"]["batch_size"] == 256
-    assert run["recipe"]["label_smoothing"] == 0.05
     log = rows(whole)
-    assert [row["epoch"] for row in log] == ["1", "2", "3"]
-    assert float(log[2]["loss"]) < float(log[0]["loss"])
+    assert [row["epoch"] for row in log] == ["1", "2"]
+    assert float(log[1]["loss"]) < float(log[0]["loss"])
     results = read_json(whole / "results.json")
     best = max(log, key=lambda row: float(row["val_accuracy"]))
     assert results["best"]["epoch"] == int(best["epoch"])
     assert results["best"]["value"] == float(best["val_accuracy"])
-    assert results["classes"] == list("0123456789")
     assert results["ten_crop"]["images"] == 360
     assert Image.open(whole / "curves.png").width > 500
 
@@ -129,6 +122,9 @@ def test_a_run_leaves_what_it_promises(whole):
 def test_the_saved_model_is_the_best_epoch(whole):
     """With the averaged weights, whose accuracy the log has."""
     model = keras.saving.load_model(whole / "model.keras")
+    spec = keras_csp.image_spec(model)
+    assert spec.size == (32, 32)
+    assert spec.class_names == tuple("0123456789")
     _, test = load_classification("digits")
     right = total = 0
     for images, labels in test.evaluation(120, 32):
@@ -139,8 +135,12 @@ def test_the_saved_model_is_the_best_epoch(whole):
     assert right / total == pytest.approx(value, abs=1e-6)
 
 
-def test_the_same_seed_gives_the_same_bits(main, whole, tmp_path):
-    main(*SWITCHES, "--output", tmp_path)
+def test_the_file_of_a_run_gives_the_same_bits(main, whole, tmp_path):
+    """Its recipe, without the arguments that changed it, and its seed."""
+    main(
+        *("--recipe", whole / "run.json", "--epochs", 2, "--verbose", 2),
+        *("--output", tmp_path),
+    )
     assert_same_state(whole, tmp_path)
     results = [read_json(f / "results.json") for f in (whole, tmp_path)]
     assert results[0] == results[1]
@@ -160,7 +160,7 @@ class Stop(keras.callbacks.Callback):
 def test_an_interrupted_run_goes_on(main, whole, tmp_path, monkeypatch, capsys):
     made = keras.callbacks.TerminateOnNaN
     monkeypatch.setattr(keras.callbacks, "TerminateOnNaN", Stop)
-    with pytest.raises(SystemExit, match="stopped; the same command goes on"):
+    with pytest.raises(SystemExit, match="interrupted; rerun the same command"):
         main(*SWITCHES, "--output", tmp_path)
     assert not (tmp_path / "model.keras").exists()
     half = tmp_path / "state" / "part-00-epoch00002.weights.h5"
@@ -169,13 +169,13 @@ def test_an_interrupted_run_goes_on(main, whole, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="has a run with seed=0"):
         main(*SWITCHES, "--output", tmp_path, "--seed", 1)
     main(*SWITCHES, "--output", tmp_path)
-    assert "going on after epoch 1 of 3" in capsys.readouterr().out
+    assert "resuming after epoch 1 of 2" in capsys.readouterr().out
     log, wanted = rows(tmp_path), rows(whole)
-    assert [row["epoch"] for row in log] == ["1", "2", "3"]
+    assert [row["epoch"] for row in log] == ["1", "2"]
     assert log[0] == wanted[0]
     assert log[1] != wanted[1]  # the order of the images is another
     assert not half.exists()
-    last, expected = float(log[2]["val_loss"]), float(wanted[2]["val_loss"])
+    last, expected = float(log[1]["val_loss"]), float(wanted[1]["val_loss"])
     assert last == pytest.approx(expected, rel=0.1)
 
 
@@ -195,14 +195,14 @@ def folder(tmp_path, rng):
 def test_an_unreadable_image_is_named_and_counted(main, folder, capsys, caplog):
     output = folder / ".run"
     main(
-        *("--data", folder, "--output", output, "--epochs", 2),
+        *("--data", folder, "--output", output, "--epochs", 1),
         *("--size", 32, "--batch", 10, "--accumulate", 3, "--verbose", 0),
         *("--precision", "mixed_bfloat16"),
     )
     assert "1 images could not be read" in capsys.readouterr().out
     assert f"{pathlib.Path('dark', '7.png')} is skipped" in caplog.text
-    assert read_json(output / "results.json")["classes"] == ["dark", "light"]
     model = keras.saving.load_model(output / "model.keras")
+    assert keras_csp.image_spec(model).class_names == ("dark", "light")
     assert model.layers[-1].compute_dtype == "float32"
     assert model.layers[1].compute_dtype == "bfloat16"
     assert model.optimizer.gradient_accumulation_steps == 3
@@ -213,20 +213,22 @@ def test_an_unreadable_image_is_named_and_counted(main, folder, capsys, caplog):
     [
         ("--data nowhere", "The data folder does not exist: nowhere"),
         ("--data empty", "empty is not a folder with one folder of"),
-        ("--data tfds:no_such_set", "'no_such_set' cannot be had"),
+        ("--data tfds:no_such_set", "no_such_set"),
         ("--model CSPPeleNet", "Did you mean CSPPeleeNet"),
         ("--size 16", "32"),
         ("--batch 2000", "fewer images, 1437, than a batch"),
         ("--devices 3", "must be a multiple of the 3 devices. Received: 64"),
-        ("--devices 2 --accumulate 2", "on one device only. Received: 2"),
+        ("--devices 2 --accumulate 2", "accumulates gradients on one device"),
         ("--mixup 0.7 --cutmix 0.7", "must add up to 1 at most"),
         ("--rand-augment 2", "`rand_augment` must be from 0 to 1"),
         ("--mosaic 2", "`mosaic` must be from 0 to 1"),
         ("--flip 2", "`flip` must be from 0 to 1"),
         ("--label-smoothing 1", "`label_smoothing` must be from 0"),
-        ("--ema 2", "ema_momentum"),
+        ("--ema 2", "`ema` must be from 0 to below 1"),
         ("--seed -1", "Seed must be between 0 and"),
-        ("--rate 0", "learning rate must be positive"),
+        ("--learning-rate 0", "`learning_rate` must be positive"),
+        ("--recipe paper-detection", "recipe='paper-detection'"),
+        ("--recipe none.json", "none.json"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, monkeypatch, arguments, message):
@@ -242,45 +244,59 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, arguments, message):
     assert not (tmp_path / "runs").exists()
 
 
-class PlannedError(Exception):
-    """What is trained is known; no need to."""
+SMALL = get_recipe("small-classification")
+PAPER = get_recipe("paper-classification")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "epochs", "crops"),
+    ("arguments", "expected"),
     [
-        ("--batch 64", 36, (112, 392)),  # 800 steps of 22 batches
-        ("--batch 16 --accumulate 4", 36, (112, 392)),  # of 89 / 4
-        ("--batch 64 --recipe paper-classification", 36, (128, 448)),
-        ("--batch 64 --recipe paper-classification --size 64", 36, (32, 112)),
-        ("--augmentation light", 36, (224, 280)),
+        ("", SMALL),
+        ("--recipe paper-classification", PAPER),
+        ("--recipe paper-classification --size 64", PAPER.at_size(64)),
+        ("--learning-rate 0.5", SMALL.replace(learning_rate=0.5)),
+        ("--batch 16", SMALL.replace(batch_size=16)),
+        ("--accumulate 4", SMALL.replace(accumulation=4)),
+        ("--ema 0.9", SMALL.replace(ema=0.9)),
+        ("--label-smoothing 0.3", SMALL.replace(label_smoothing=0.3)),
+        ("--flip 0", SMALL.with_augmentation(flip=0.0)),
+        ("--rand-augment 0.5", SMALL.with_augmentation(rand_augment=0.5)),
+        ("--mixup 0.5", SMALL.with_augmentation(mixup=0.5)),
+        ("--cutmix 0.5", SMALL.with_augmentation(cutmix=0.5)),
+        ("--mosaic 0.5", SMALL.with_augmentation(mosaic=0.5)),
+        (
+            "--augmentation light --size 100",
+            SMALL.at_size(100).with_augmentation(
+                min_crop=100,
+                max_crop=125,
+                angle=0.0,
+                aspect=1.0,
+                hue=0.0,
+                saturation=1.0,
+                brightness=1.0,
+            ),
+        ),
     ],
 )
-def test_what_a_recipe_stands_for(monkeypatch, arguments, epochs, crops):
+def test_the_arguments_change_the_recipe(monkeypatch, arguments, expected):
     example = load_example("train_imagenet")
-    for name, recipe in example.recipes.RECIPES.items():
-        short = dataclasses.replace(recipe, steps=800)
-        monkeypatch.setitem(example.recipes.RECIPES, name, short)
-    found = {}
+    monkeypatch.setattr(sys, "argv", ["x", *arguments.split()])
+    assert example.make_recipe(example.parse()) == expected
 
-    def build(options, *_):
-        found["epochs"] = options.epochs
-        raise PlannedError
 
-    def views(kind, size, **options):
-        made = getattr(ClassificationAugmentation, kind)(size, **options)
-        found["crops"] = made.min_crop, made.max_crop
-
-    fake = types.SimpleNamespace(
-        **{k: functools.partial(views, k) for k in ("for_size", "light")}
+def test_the_recipe_as_it_ran_is_kept(whole):
+    kept = get_recipe(whole / "run.json")
+    assert kept == SMALL.replace(
+        learning_rate=0.02,
+        batch_size=256,
+        ema=0.8,
+        label_smoothing=0.05,
+        steps=2 * (1437 // 256),
+    ).at_size(32).with_augmentation(
+        rand_augment=0.1, mixup=0.3, cutmix=0.2, mosaic=0.2
     )
-    monkeypatch.setattr(example, "ClassificationAugmentation", fake)
-    monkeypatch.setattr(example, "build", build)
-    command = ["x", "--size", "224", *arguments.split()]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(PlannedError):
-        example.main()
-    assert found == {"epochs": epochs, "crops": crops}
+    content = read_json(whole / "run.json")
+    assert (content["data"], content["epochs"]) == ("digits", 2)
 
 
 @pytest.mark.parametrize("name", ["size", "batch", "epochs", "devices"])
@@ -339,7 +355,7 @@ def test_two_processes_with_one_seed_give_the_same_bits(smoked, tmp_path):
 def test_a_finished_run_is_reported_again(smoked):
     folder, said = smoked
     again = smoke(folder)
-    assert "going on after epoch 4 of 4" in again
+    assert "resuming after epoch 4 of 4" in again
     assert again.splitlines()[-1] == said.splitlines()[-1]
     assert len(rows(folder)) == 4
 
@@ -374,7 +390,7 @@ def test_kill_9_while_a_checkpoint_is_written(smoked, tmp_path):
         assert state["epoch"] == epoch - 1
         assert arrays(tmp_path / "state" / state["weights"])
     said = smoke(tmp_path)
-    assert "going on after epoch 2 of 4" in said
+    assert "resuming after epoch 2 of 4" in said
     assert not list((tmp_path / "state").glob("part-*"))
     log, whole = rows(tmp_path), rows(smoked[0])
     assert [row["epoch"] for row in log] == ["1", "2", "3", "4"]
@@ -389,7 +405,7 @@ def test_two_devices_learn_as_one_does(smoked, tmp_path):
     log, whole = rows(tmp_path), rows(smoked[0])
     last, wanted = float(log[3]["val_loss"]), float(whole[3]["val_loss"])
     # Each normalises its own 32 images, not the 64: another training, seen 12 %
-    # away. tests/test_distribution.py has what must be equal, step by step.
+    # away. tests/training/test_multi_device.py has what must be equal.
     assert last == pytest.approx(wanted, rel=0.2)
     ten = read_json(tmp_path / "results.json")["ten_crop"]
     assert ten["images"] == 360 and ten["accuracy"] > 0.75

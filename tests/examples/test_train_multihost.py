@@ -1,4 +1,4 @@
-"""Several hosts: their shares, and the example as two JAX processes."""
+"""examples/train_multihost.py, as two JAX processes and in this one."""
 
 import csv
 import functools
@@ -15,15 +15,10 @@ import time
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from support import EXAMPLES, load_example
 
-from keras_csp.data import (
-    ClassificationAugmentation,
-    ClassificationData,
-    load_classification,
-)
-from keras_csp.training.hosts import Hosts
+from keras_csp.data import load_classification
+from keras_csp.training.recipes import get_recipe
 
 SCRIPT = EXAMPLES / "train_multihost.py"
 ARGUMENTS = ("--model", "SmallCSPPelee", "--batch", 256, "--verbose", 2)
@@ -73,13 +68,15 @@ def fail_on_1():
     return None if hosts.first else int("x")
 
 host = hosts.index
+together, same = hosts.run_on_all_hosts, hosts.assert_same
+shared = hosts.check_shared_folder
 answers = {
-    "work": message(lambda: hosts.together(lambda: host + 5)),
-    "failure": message(lambda: hosts.together(fail_on_1)),
-    "agreement": message(lambda: hosts.agree({"seed": 1, "size": [2, 3]})),
-    "difference": message(lambda: hosts.agree({"seed": 1, "size": [2, host]})),
-    "shared": message(lambda: hosts.check_shared(kept[:-1] + "all")),
-    "own": message(lambda: hosts.check_shared(kept)),
+    "work": message(lambda: together(lambda: host + 5)),
+    "failure": message(lambda: together(fail_on_1)),
+    "agreement": message(lambda: same({"seed": 1, "size": [2, 3]})),
+    "difference": message(lambda: same({"seed": 1, "size": [2, host]})),
+    "shared": message(lambda: shared(kept[:-1] + "all")),
+    "own": message(lambda: shared(kept)),
 }
 json.dump(answers, open(kept + ".json", "w"))
 """
@@ -88,21 +85,16 @@ json.dump(answers, open(kept + ".json", "w"))
 REFERENCE = """
 import keras
 import tensorflow as tf
-from keras_csp.training import recipes
-from keras_csp.data import ClassificationAugmentation, load_classification
+from keras_csp.data import load_classification
+from keras_csp.training.recipes import get_recipe
 keras.utils.set_random_seed(0)
 train, test = load_classification("digits")
-recipe = recipes.get_recipe("small-classification", batch_size=256)
-model = example.keras_csp.get_factory("SmallCSPPelee")(
-    input_shape=(32, 32, 1), classes=10
-)
-steps = 2 * (1437 // 256)
-model.compile(recipe.optimizer(steps), recipe.loss(), metrics=["accuracy"])
-view = ClassificationAugmentation.for_size(32, flip=0.0)
-halves = [
-    train.shard(2, host).training(128, 32, view, host, drop_remainder=True)
-    for host in range(2)
-]
+recipe = get_recipe("small-classification", batch_size=256).at_size(32)
+recipe = recipe.with_augmentation(flip=0.0).for_epochs(2, 1437)
+factory = example.keras_csp.get_factory("SmallCSPPelee")
+model = recipe.build(factory, train, metrics=["accuracy"])
+half = recipe.replace(batch_size=128)
+halves = [half.training(train.shard(2, i), seed=i) for i in range(2)]
 batches = tf.data.Dataset.zip(*halves).map(
     lambda a, b: (tf.concat([a[0], b[0]], 0), tf.concat([a[1], b[1]], 0))
 )
@@ -251,94 +243,19 @@ def test_hosts_check_each_other(trained):
     folder, _outputs = trained
     first, second = answers(folder / "host0"), answers(folder / "host1")
     assert (first["work"], second["work"]) == (5, 6)
-    assert first["failure"] == "host 1 failed, see there"
+    assert first["failure"] == "host 1 failed; its own output says why"
     assert second["failure"].startswith("invalid literal for int()")
     assert first["agreement"] is second["agreement"] is None
     for host, found in enumerate((first, second)):
-        message = "host 1 has another `size` than host 0. Received: size=[2, "
-        assert found["difference"] == f"{message}{host}] on host {host}"
+        assert found["difference"] == (
+            "`size` of host 1 differs from that of host 0. Received: size=[2, "
+            f"{host}] on host {host}"
+        )
     assert first["shared"] is second["shared"] is None
     assert (folder / "hostall").is_dir()
-    assert first["own"] == "host 1 failed, see there"
-    assert "must be one that every host sees" in second["own"]
+    assert first["own"] == "host 1 failed; its own output says why"
+    assert "must be shared by all hosts" in second["own"]
     assert not list(folder.rglob("part-*"))
-
-
-def numbered(count):
-    """Images whose label is their number, and whose grey is ten times it."""
-    greys = np.arange(count, dtype="uint8")[:, None, None, None] * 10
-    images = np.broadcast_to(greys, (count, 8, 8, 1))
-    dataset = tf.data.Dataset.from_tensor_slices((images, np.arange(count)))
-    return ClassificationData.from_dataset(dataset, map(str, range(count)))
-
-
-def host(index, count=2):
-    return Hosts(count, index, "address:1")
-
-
-def test_training_shares():
-    """23 images in batches of 4: host 0 could make one batch more."""
-    seen = []
-    for index in range(2):
-        share = host(index).training(numbered(23), 4, 8)
-        for _epoch in range(2):
-            batches = [labels.numpy() for _images, labels in share]
-            assert [batch.shape for batch in batches] == 5 * [(2, 23)]
-            labels = np.concatenate(batches).argmax(-1)
-            assert (labels % 2 == index).all()
-            assert len(set(labels)) == 10
-            seen.append(tuple(labels))
-    assert len(set(seen)) == 4
-
-
-def test_hosts_vary_images_in_their_own_ways():
-    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), "uint8")
-    dataset = tf.data.Dataset.from_tensors((image, 0)).repeat(8)
-    data = ClassificationData.from_dataset(dataset, ["a"])
-    view = ClassificationAugmentation.for_size(16)
-    batches = [
-        next(iter(host(index).training(data, 8, 16, view, seed)))[0].numpy()
-        for index, seed in ((0, 0), (1, 0), (0, 0), (0, 1), (1, 1))
-    ]
-    np.testing.assert_array_equal(batches[0], batches[2])
-    distinct = {image.tobytes() for batch in batches for image in batch}
-    assert len(distinct) == 4 * 4
-
-
-@pytest.mark.parametrize(
-    ("count", "size", "batch"), [(2, 7, 4), (1, 7, 4), (2, 9, 4), (3, 4, 6)]
-)
-def test_evaluation_shares(count, size, batch):
-    """Each image once, and means are those of one host."""
-    labels, weights, greys = [], [], []
-    for index in range(count):
-        share = list(host(index, count).evaluation(numbered(size), batch, 8))
-        assert len(share) == -(-size // batch)
-        for images, targets, weight in share:
-            assert images.shape == (batch // count, 8, 8, 1)
-            labels += list(targets.numpy())
-            greys += list(images.numpy().mean((1, 2, 3)))
-            weights += list(weight.numpy())
-    weights, labels = np.array(weights), np.array(labels)
-    real = weights > 0
-    assert sorted(labels[real].argmax(-1)) == list(range(size))
-    assert not labels[~real].any()
-    assert len(set(weights[real])) == 1
-    expected = 10 * np.arange(size).mean() / 255
-    assert np.mean(weights * greys) == pytest.approx(expected, abs=1e-6)
-
-
-def test_evaluation_with_an_unreadable_image():
-    """Its host makes no batch less than the others."""
-    good = tf.io.encode_png(np.zeros((8, 8, 3), "uint8")).numpy()
-    images = [good, good, b"\x89PNG broken", good]
-    dataset = tf.data.Dataset.from_tensor_slices((images, [0, 1, 0, 1]))
-    data = ClassificationData.from_dataset(dataset, ["a", "b"])
-    for index, readable in ((0, 1), (1, 2)):
-        share = list(host(index).evaluation(data, 2, 8))
-        assert len(share) == 2
-        weights = np.concatenate([weight.numpy() for *_, weight in share])
-        assert weights.tolist() == readable * [1] + (2 - readable) * [0]
 
 
 @pytest.fixture
@@ -377,7 +294,7 @@ def mistake(example, monkeypatch, tmp_path, arguments):
         ("--hosts 2 --coordinator a:65536", "Received: 'a:65536'"),
         (
             "--hosts 2 --coordinator a:1 --batch 63",
-            "The batch must be a multiple of the 2 hosts. Received: 63",
+            "The batch size must be a multiple of the 2 hosts. Received: 63",
         ),
         ("--seed -1", "Seed must be between 0"),
     ],
@@ -397,6 +314,30 @@ def test_kerass_own_variables(example, monkeypatch, tmp_path):
     assert "Received: host 5 of 3" in text
     text = mistake(example, monkeypatch, tmp_path, "--host 2 --batch 16")
     assert "multiple of the 3 hosts" in text
+
+
+@needs_jax
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        ("", {}),
+        ("--batch 7", {"batch_size": 7}),
+        ("--recipe paper-classification", {}),
+        ("--flip 0.5", {}),
+        ("--size 64", {}),
+    ],
+)
+def test_the_arguments_change_the_recipe(
+    example, monkeypatch, arguments, changes
+):
+    monkeypatch.setattr(sys, "argv", ["x", *arguments.split()])
+    module = example()
+    name = "paper-classification" if "paper" in arguments else None
+    expected = get_recipe(name or "small-classification", **changes)
+    expected = expected.at_size(64 if "--size" in arguments else 32)
+    flip = 0.5 if "--flip" in arguments else 0.0
+    expected = expected.with_augmentation(flip=flip)
+    assert module.make_recipe(module.parse()) == expected
 
 
 @pytest.mark.skipif(
@@ -463,7 +404,7 @@ def test_a_lost_host(tmp_path, lost, by):
 
     arguments = (*ARGUMENTS, "--epochs", done + 2)
     outputs = finished(start_hosts("example.main()", tmp_path, *arguments))
-    assert f"going on after epoch {done} of {done + 2}" in outputs[0]
+    assert f"resuming after epoch {done} of {done + 2}" in outputs[0]
     epochs = [row["epoch"] for row in log(tmp_path)]
     assert epochs == list(range(1, done + 3))
     steps = int(

@@ -26,9 +26,9 @@ def detections(*images):
 def test_values():
     expected = np.array([[1.0, 4.0], [3.0, 2.0], [0.0, 1.0]])
     found = np.array([[1.0, 3.8], [1.9, 2.0], [0.0, 1.0]])
-    difference, agreement = compare(expected, found)
+    difference, match_rate = compare(expected, found)
     assert difference == pytest.approx(1.1 / 4)
-    assert agreement == pytest.approx(2 / 3)
+    assert match_rate == pytest.approx(2 / 3)
 
 
 def test_several_outputs():
@@ -43,9 +43,9 @@ A, B = (0, 0, 10, 10, 0.9, 1), (20, 20, 40, 40, 0.8, 0)
 def test_detections_may_change_places():
     assert compare(detections([A, B]), detections([B, A])) == (0.0, 1.0)
     moved = (0, 0, 10, 10.4, 0.9, 1)
-    difference, agreement = compare(detections([A, B]), detections([B, moved]))
+    difference, match_rate = compare(detections([A, B]), detections([B, moved]))
     assert difference == pytest.approx(0.4 / 40)
-    assert agreement == 1
+    assert match_rate == 1
 
 
 def test_boxes_that_all_begin_at_the_edge():
@@ -67,17 +67,17 @@ def test_detections_of_a_quantised_file():
     c = (50, 50, 60, 60, 0.5, 0)
     near = (0, 0, 10, 9, 0.7, 1)
     other_class = (20, 20, 40, 40, 0.8, 1)
-    difference, agreement = compare(
+    difference, match_rate = compare(
         detections([A, B, c]), detections([near, other_class]), exact=False
     )
-    assert agreement == pytest.approx(2 * 1 / 5)
+    assert match_rate == pytest.approx(2 * 1 / 5)
     assert difference == pytest.approx(0.2)
 
 
 def test_a_box_is_paired_once():
     twin = (0, 0, 10, 9, 0.6, 1)
-    _, agreement = compare(detections([A]), detections([A, twin]), exact=False)
-    assert agreement == pytest.approx(2 / 3)
+    _, match_rate = compare(detections([A]), detections([A, twin]), exact=False)
+    assert match_rate == pytest.approx(2 / 3)
     far = (0, 0, 10, 4.9, 0.9, 1)
     assert compare(detections([A]), detections([far]), exact=False)[1] == 0
 
@@ -92,9 +92,9 @@ def test_nothing_found_is_said(exact):
 def test_one_number_has_no_best_class():
     expected = np.array([[10.0], [2.0], [0.1], [5.0]])
     found = np.array([[10.4], [2.6], [0.1], [5.0]])
-    difference, agreement = compare(expected, found)
+    difference, match_rate = compare(expected, found)
     assert difference == pytest.approx(0.06)
-    assert agreement == 0.75
+    assert match_rate == 0.75
 
 
 def test_outputs_that_are_all_zero():

@@ -68,7 +68,7 @@ def test_every_factory(name, photograph, tmp_path):
     for file, write in WRITE.items():
         check = write(model, tmp_path / file, photograph)
         assert check.largest_difference < 1e-4
-        assert check.agreement == 1
+        assert check.match_rate == 1
         # Independently of the check: the file itself, read again.
         np.testing.assert_allclose(
             load(tmp_path / file)(photograph),

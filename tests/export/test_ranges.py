@@ -111,7 +111,7 @@ def written(model, path, images, **options):
         images,
         quantize="int8",
         representative=images,
-        minimum_agreement=0.0,
+        minimum_match_rate=0.0,
         **options,
     )
     return path

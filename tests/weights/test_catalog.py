@@ -103,6 +103,7 @@ def test_every_published_darknet_file_has_its_place():
     }
     for file in keras_csp.weights.darknet_files():
         if file.network:
-            assert cfgs[file.network] == file.cfg
+            # "csdarknet53-gamma" is another training of "csdarknet53".
+            assert file.cfg.startswith(cfgs[file.network])
         assert file.url.startswith("https://")
         assert file.licence

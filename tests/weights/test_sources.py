@@ -12,7 +12,7 @@ from timm_weights import SMALLEST, tensors
 
 import keras_csp
 from keras_csp.weights import sources
-from keras_csp.weights.class_names import imagenet_names
+from keras_csp.weights.imagenet import imagenet_classes
 
 SHAPE = (64, 64, 3)
 # As `timm.models.save_for_hf` writes it; WordNet's names are left out.
@@ -86,11 +86,22 @@ class Named:
 
 
 def test_local_file_without_config(published):
-    """Any 1000 classes may be in it."""
+    """1000 classes are ImageNet's, if its classifier is loaded."""
     spec = keras_csp.image_spec(load(published))
     record = keras_csp.weights.find_record(SMALLEST)
     assert (spec.mean, spec.std) == (record.mean, record.std)
-    assert spec.class_names is None
+    assert spec.class_names[:2] == ("tench", "goldfish")
+    for options in ({"include_top": False}, {"classes": 7}):
+        spec = keras_csp.image_spec(load(published, **options))
+        assert spec.class_names is None
+
+
+def test_names_go_with_the_classifier_that_is_loaded(with_config):
+    """A new one of as many outputs tells nothing apart yet."""
+    path = with_config()
+    state = timm_weights.state_dict(tensors()[SMALLEST])
+    save_file({k: v for k, v in state.items() if "head.fc" not in k}, path)
+    assert keras_csp.image_spec(load(path)).class_names is None
 
 
 def test_config_beside_the_file_is_what_it_was_trained_with(with_config, rng):
@@ -112,7 +123,7 @@ def test_config_beside_the_file_is_what_it_was_trained_with(with_config, rng):
 @pytest.mark.parametrize(
     ("changed", "names"),
     [
-        ({}, imagenet_names()),
+        ({}, tuple(imagenet_classes().values())),
         ({"settings": {"tag": "plants"}}, None),
         ({"settings": {"num_classes": 21841}}, None),
         (

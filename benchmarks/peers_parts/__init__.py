@@ -1,0 +1,1 @@
+"""What only benchmarks/peers.py needs: its plan, its report, its pictures."""
