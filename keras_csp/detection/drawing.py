@@ -19,7 +19,9 @@ def draw_boxes(axes, image, boxes, classes, names, scores=None, color=None):
 
     axes.imshow(image)
     axes.axis("off")
-    for index, (x1, y1, x2, y2) in enumerate(boxes):
+    # The first, which scores best, is drawn last: on top of the others.
+    for index in reversed(range(len(boxes))):
+        x1, y1, x2, y2 = boxes[index]
         label = int(classes[index])
         shade = color or f"C{label % 10}"
         axes.add_patch(
