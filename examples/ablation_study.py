@@ -47,7 +47,7 @@ def reduced(spec, by):
     """The network with all widths and groups divided: a group keeps its width.
 
     Args:
-        spec: a `Network`.
+        spec: a `NetworkSpec`.
         by: a divisor of its widths and groups.
     """
     return dataclasses.replace(
@@ -55,7 +55,7 @@ def reduced(spec, by):
         name=f"{spec.name}_reduced{by}",
         provenance=f"Reduced: {spec.name}, widths and groups divided by {by}.",
         cfg=None,
-        pretrained=None,
+        timm_counterpart=None,
     )
 
 

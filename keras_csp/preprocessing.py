@@ -1,128 +1,218 @@
-"""From photographs to a network, and from its answers to words."""
+"""From photographs to a network's input, and from its outputs to names."""
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_csp._validation import check_choice
-from keras_csp.layers.preprocessing import image_spec
+from keras_csp._validation import check_positive
+from keras_csp.layers.preprocessing import image_spec, to_grey
 from keras_csp.weights.imagenet import imagenet_classes, wordnet_ids
+
+_DATA_FORMATS = ("channels_first", "channels_last")
 
 
 def preprocess_input(x, model=None, data_format=None):
-    """x / 255; with a model, photographs of any size as it takes them.
+    """x / 255: what every network of this package takes.
 
-    A network of this package takes pixels in [0, 1], and normalises them
-    itself where its weights were trained so.
+    A network normalises its pixels itself, in its first layer. With `model`,
+    images of another size than its own are also brought to it, as its
+    `ImageSpec` says: resized, cropped or letterboxed, with its interpolation.
 
     Args:
-        x: an array or tensor of images, 3D or 4D, values in [0, 255]. With a
-            model also a list of images of any sizes, `(height, width, 3)` or
-            `(height, width, 1)`.
-        model: a `keras.Model` of this package, or built upon one: its
-            `ImageSpec` says how images are brought to its size (cropped,
-            letterboxed or stretched). Images that have its size are only
-            scaled. Default None: no image changes its size.
-        data_format: accepted for the sake of keras.applications:
-            "channels_last" or None (default); without a model also
-            "channels_first", which makes no difference.
+        x: images with values in [0, 255], channels last: an array or tensor
+            `(batch, height, width, channels)` or `(height, width, channels)`,
+            or a list of images of any sizes (arrays, PIL images).
+        model: a network of this package, or one built upon it. `None`
+            (default): no image is resized. A string here is `data_format`, as
+            in keras.applications.
+        data_format: accepted as in keras.applications. `None` (default) and
+            "channels_last" are the same; without `model` so is
+            "channels_first".
 
     Returns:
-        float32 (or the floating type of `x`) of the same shape; with a model
-        float32 `(batch, height, width, channels)`. `x` is left as it is.
+        float32 (of a floating tensor its own type) in [0, 1]. Without
+        `model`, of the shape of `x`, a list stacked. With it, a batch
+        `(batch, height, width, channels)` as it takes them. `x` itself is not
+        changed.
 
     Raises:
-        ValueError: not 3D or 4D, an unknown `data_format`, a model without an
-            `ImageSpec` or a size, or images of other channels.
+        ValueError: not 3D or 4D; an unknown `data_format`; a model without an
+            `ImageSpec`; channels that the model does not take; images of
+            different sizes, where the model does not say which it takes.
     """
-    check_choice(
-        "data_format", data_format, (None, "channels_first", "channels_last")
-    )
-    if model is None:
-        _check_images(x)
-        return _scaled(x)
-    spec = image_spec(model)
-    if spec is None:
+    if isinstance(model, str):
+        model, data_format = None, model
+    if data_format not in (None, *_DATA_FORMATS):
         raise ValueError(
-            f"{model.name!r} does not say what its images are; give it an "
-            "ImageSpec by keras_csp.with_image_spec"
+            "`data_format` must be None, 'channels_first' or 'channels_last'. "
+            f"Received: data_format={data_format!r}"
         )
-    single = hasattr(x, "shape") and len(x.shape) == 3
-    images = [x] if single else x
-    return np.stack([_fitted(image, spec, model) for image in images])
+    if model is not None:
+        if data_format == "channels_first":
+            raise ValueError(
+                "A network of this package takes images with channels last. "
+                f"Received: data_format={data_format!r}"
+            )
+        return _for_model(x, model)
+    if isinstance(x, (list, tuple)):
+        return _stacked([_scaled(np.asarray(image)) for image in x])
+    return _scaled(x if hasattr(x, "dtype") else np.asarray(x))
 
 
-def _check_images(x):
+def _scaled(x):
     if len(x.shape) not in (3, 4):
         raise ValueError(
             "`x` must be an image or a batch of images, 3D or 4D. Received: "
             f"an array of shape {tuple(x.shape)}"
         )
-
-
-def _scaled(x):
     if isinstance(x, np.ndarray):
-        floating = np.issubdtype(x.dtype, np.floating)
-        return (x if floating else x.astype("float32")) / 255.0
+        return x.astype("float32") / np.float32(255)
     if keras.backend.is_float_dtype(x.dtype):
         return x / 255.0
     return ops.cast(x, "float32") / 255.0
 
 
-def _fitted(image, spec, model):
-    """One image as the model takes it, float32."""
-    from keras_csp.data.resizing import fit_image, in_channels
-
-    image = ops.convert_to_numpy(image)
-    if image.ndim != 3 or image.shape[-1] not in (1, 3):
+def _stacked(images):
+    shapes = {image.shape for image in images}
+    if len(shapes) != 1:
         raise ValueError(
-            "An image must have the shape (height, width, 3) or (height, "
-            f"width, 1). Received: shape {image.shape}"
+            "Images of different sizes need a model whose size is known. "
+            f"Received: images of shapes {sorted(shapes)}"
         )
-    channels = model.input_shape[-1]
-    if spec.size in (None, image.shape[:2]):
-        pixels = image.astype("float32") / 255.0
-    else:
-        pixels, _ = fit_image(np.clip(image, 0, 255).astype("uint8"), spec)
-    return np.asarray(in_channels(np.asarray(pixels), channels), "float32")
+    return np.stack(images)
+
+
+def _for_model(x, model):
+    spec = image_spec(model)
+    if spec is None:
+        raise ValueError(
+            f"{model.name!r} has no ImageSpec, which says what pixels it "
+            "takes: give it one by keras_csp.with_image_spec(model, "
+            "keras_csp.ImageSpec(...)). Received: a model without a "
+            "Preprocessing layer"
+        )
+    channels = model.inputs[0].shape[-1]
+    if hasattr(x, "shape") and len(x.shape) == 4 and _fits(x, spec, channels):
+        return _scaled(x)
+    return _stacked([_fitted(image, spec, channels) for image in _images(x)])
+
+
+def _images(x):
+    """The images of a batch, of a list, or the one image, as arrays."""
+    numbers = isinstance(x, (list, tuple)) and isinstance(
+        x[0] if x else 0, (list, tuple)
+    )
+    if numbers or not isinstance(x, (list, tuple)):
+        x = _array(x)
+        x = [x] if x.ndim in (2, 3) else x
+    if not len(x):
+        raise ValueError("There is no image in `x`. Received: none")
+    images = [_array(image) for image in x]
+    for image in images:
+        if image.ndim not in (2, 3) or not image.size:
+            raise ValueError(
+                "An image must be (height, width, channels), or (height, "
+                f"width) in grey. Received: an array of shape {image.shape}"
+            )
+    return [image if image.ndim == 3 else image[..., None] for image in images]
+
+
+def _array(x):
+    """`x` as a NumPy array; tensors without values are refused."""
+    if keras.utils.is_keras_tensor(x) or keras.ops.is_tensor(x):
+        try:
+            return ops.convert_to_numpy(x)
+        except (NotImplementedError, TypeError, ValueError, AttributeError):
+            raise ValueError(
+                "Symbolic images must have the size and channels of the "
+                "model, in a batch; in a tf.data pipeline, "
+                "keras_csp.data.fit_image brings an image to its size. "
+                f"Received: a tensor of shape {tuple(x.shape)}"
+            ) from None
+    return np.asarray(x)
+
+
+def _fits(image, spec, channels):
+    height, width, own = image.shape[-3:]
+    return own == channels and spec.size in (None, (height, width))
+
+
+def _fitted(image, spec, channels):
+    """One image as float32 of the model's size and channels, in [0, 1]."""
+    if _fits(image, spec, channels):
+        return _scaled(image)
+    if image.shape[-1] not in (1, 3, channels):
+        raise ValueError(
+            f"The model takes images of {channels} channels. Received: an "
+            f"image of shape {image.shape}"
+        )
+    pixels = _scaled(image)
+    if spec.size not in (None, image.shape[:2]):
+        # Imported here, since it imports TensorFlow.
+        from keras_csp.data import fit_image
+
+        pixels = np.asarray(fit_image(image, spec)[0])
+    if pixels.shape[-1] == channels:
+        return pixels
+    if channels == 1:
+        return to_grey(pixels)
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=-1)
+    raise ValueError(
+        f"The model takes images of {channels} channels. Received: an image "
+        f"of shape {image.shape}"
+    )
 
 
 def decode_predictions(preds, model=None, top=5):
-    """The `top` classes of each prediction.
+    """The `top` classes of each prediction, by name.
 
     Args:
-        preds: `(samples, classes)` probabilities or logits.
-        model: the `keras.Model` that gave them, whose `ImageSpec` has the
-            names of its classes. Default None: the 1000 classes of ImageNet in
-            the order of Keras and timm.
+        preds: `(samples, classes)` scores: probabilities or logits.
+        model: the network that gave them; the names are those of its
+            `ImageSpec`. `None` (default): ImageNet's 1000 classes in the
+            order of keras.applications, sorted by WordNet id. An integer here
+            is `top`, as in keras.applications.
         top: how many classes for each sample. Default 5.
 
     Returns:
-        For each sample a list of (WordNet id, name, score), best first; of
-        other classes than ImageNet's (number, name, score).
+        For each sample a list of `(id, name, score)`, best first. The id is
+        the WordNet id of ImageNet's classes, the number of any other.
 
     Raises:
-        ValueError: a model that does not know its classes, or `preds` of
-            another number of them.
+        ValueError: `preds` is not 2D, or not of as many classes as there are
+            names; a model that has no names of classes.
     """
-    names = tuple(imagenet_classes().values())
-    if model is not None:
-        spec = image_spec(model)
-        names = spec and spec.class_names
-        if not names:
-            raise ValueError(
-                f"{model.name!r} does not know the names of its classes; give "
-                "them by keras_csp.with_image_spec(model, class_names=...)"
-            )
+    if model is not None and not hasattr(model, "layers"):
+        model, top = None, model
+    top = check_positive("top", top)
+    classes = _imagenet() if model is None else _classes(model)
     preds = ops.convert_to_numpy(preds)
-    if preds.ndim != 2 or preds.shape[1] != len(names):
+    if preds.ndim != 2 or preds.shape[1] != len(classes):
         raise ValueError(
-            "`decode_predictions` expects a batch of predictions (a 2D array "
-            f"of shape (samples, {len(names)})). Received: shape {preds.shape}"
+            "`preds` must be a batch of predictions, of shape (samples, "
+            f"{len(classes)}). Received: an array of shape {preds.shape}"
         )
-    ids = wordnet_ids(names) or range(len(names))
     best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
     return [
-        [(ids[index], names[index], row[index]) for index in indexes]
-        for row, indexes in zip(preds, best)
+        [(*classes[index], scores[index]) for index in order]
+        for order, scores in zip(best, preds)
     ]
+
+
+def _imagenet():
+    return tuple(imagenet_classes().items())
+
+
+def _classes(model):
+    """((id, name), ...) of the classes of a model."""
+    spec = image_spec(model)
+    names = None if spec is None else spec.class_names
+    if names is None:
+        raise ValueError(
+            f"The classes of {model.name!r} have no names. Give it some: "
+            "model = keras_csp.with_image_spec(model, class_names=[...]). "
+            "Without `model`, they are ImageNet's in the order of Keras"
+        )
+    ids = wordnet_ids(names) or range(len(names))
+    return tuple(zip(ids, names))

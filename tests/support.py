@@ -160,10 +160,10 @@ def _network(name, *stages, **fields):
     )
 
 
-# Between them, every layer and every field of a row, at small width.
+# Between them, every layer and every field of a spec, at small width.
 SMALL = {
-    row.name: row
-    for row in (
+    network.name: network
+    for network in (
         _network(
             "SmallCSPResNeXt",
             Stage(blocks=(csp((residual(_BOTTLENECK),), split="conv"),)),
@@ -270,7 +270,7 @@ SMALL = {
                 ),
             ),
             Stage(
-                down=(padded_max_pool(3, 2, border=1),),
+                down=(padded_max_pool(3, 2, padding=1),),
                 blocks=(conv(24, normalize=False),),
             ),
         ),

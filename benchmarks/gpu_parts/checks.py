@@ -125,7 +125,7 @@ def _forward(name, check):
     _policy(check)
     model = randomize(make_outputs.build(name))
     model.compile(jit_compile=check.jit)
-    found = model.predict_on_batch(make_outputs.images())
+    found = model.predict_on_batch(make_outputs.images(model))
     scale = np.abs(golden).max()
     tolerance = FORWARD
     if check.precision == "bfloat16":

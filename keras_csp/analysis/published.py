@@ -23,7 +23,7 @@ class Published:
         top1, top5: ImageNet accuracy, percent.
         input_size: side of the image.
         convention: which program counted; see `keras_csp.count`.
-        status: "exact", "published" or "inferred": where the network's
+        provenance: "exact", "published" or "inferred": where the network's
             definition comes from.
         source: "Table 1", "Table 3" or "repository".
         note: why our count differs from an exact row's, if it does.
@@ -40,7 +40,7 @@ class Published:
     top5: float | None
     input_size: int
     convention: str
-    status: str
+    provenance: str
     source: str
     note: str
     decimals: dict
@@ -76,8 +76,8 @@ def published(name, gamma=None, fusion=None):
     if not rows:
         get_factory(name)  # raises, naming the closest factories
         raise ValueError(
-            "The paper and its authors' repository print nothing of this "
-            f"network; it is timm's. Received: {name!r}"
+            "Neither the paper nor its authors' repository prints numbers of "
+            f"this network. Received: {name!r}"
         )
     if gamma is not None or fusion is not None:
         wanted = {
@@ -114,7 +114,7 @@ def _row(record):
         top5=number("top5"),
         input_size=int(text["input_size"]),
         convention=text["convention"],
-        status=text["status"],
+        provenance=text["provenance"],
         source=text["source"],
         note=text["note"] or "",
         decimals={

@@ -110,7 +110,7 @@ def _cells(row, notes):
         printed.model + mark,
         factory,
         str(printed.input_size),
-        printed.status,
+        printed.provenance,
         *_compared(row, "params_millions", row.params_difference),
         *_compared(row, "bflops", row.bflops_difference),
         *(

@@ -91,8 +91,8 @@ def _maxpool(step, x):
         return keras.layers.MaxPooling2D(
             **arguments, padding="same", name=step.name
         )(x)
-    border = (padding // 2, padding - padding // 2)
-    return PaddedMaxPooling2D(**arguments, border=border, name=step.name)(x)
+    sides = (padding // 2, padding - padding // 2)
+    return PaddedMaxPooling2D(**arguments, padding=sides, name=step.name)(x)
 
 
 def _local_avgpool(step, x):

@@ -33,7 +33,7 @@ class Slot:
         convolution: a convolution or the classifier's Dense.
         norm: its batch normalisation, or None.
         index: Darknet's index of the layer; None in the package's networks.
-        crossing: how many of the input channels come last in the file and
+        shortcut: how many of the input channels come last in the file and
             first in the layer: x0' of eq. 4, which the paper's [x0', T]
             and the authors' files, [T, x0'], put in different places.
     """
@@ -42,7 +42,7 @@ class Slot:
     convolution: keras.layers.Layer
     norm: keras.layers.Layer | None
     index: int | None = None
-    crossing: int = 0
+    shortcut: int = 0
 
     @property
     def vectors(self):
@@ -110,9 +110,9 @@ def find_slots(model):
     return slots
 
 
-def _unit_slot(unit, name, index=None, crossing=0):
+def _unit_slot(unit, name, index=None, shortcut=0):
     parts = {layer.name: layer for layer in unit.layers}
-    return Slot(name, parts["conv"], parts.get("norm"), index, crossing)
+    return Slot(name, parts["conv"], parts.get("norm"), index, shortcut)
 
 
 def _traced_slots(model):
@@ -124,12 +124,12 @@ def _traced_slots(model):
             f"Model {model.name!r} holds a model of a Darknet cfg inside, "
             "whose order of weights is its own: give that one"
         )
-    crossings = {}
+    widths = {}
     for call in calls:
         if isinstance(call.layer, CSPStage):
-            crossings.update(_crossing(call, units))
+            widths.update(_shortcut_width(call, units))
     slots = [
-        _unit_slot(unit, unit.path, crossing=crossings.get(id(unit), 0))
+        _unit_slot(unit, unit.path, shortcut=widths.get(id(unit), 0))
         for unit in units
     ]
     classifier = classifier_of(model)
@@ -200,7 +200,7 @@ def _no_place(layer, reason):
     )
 
 
-def _crossing(call, units):
+def _shortcut_width(call, units):
     """{id of M's convolution: the width of x0'} of one CSP stage."""
     stage = call.layer
     last = stage.transition
@@ -212,8 +212,8 @@ def _crossing(call, units):
             "it has no plain convolution after its concatenation, whose order "
             "is another one in Darknet's files",
         )
-    crossing, _ = stage.split_shapes((1, *call.input_shape), output_shape)
-    return {id(mixing[0]): crossing[-1]}
+    shortcut, _ = stage.split_shapes((1, *call.input_shape), output_shape)
+    return {id(mixing[0]): shortcut[-1]}
 
 
 def _check_nothing_else(model, slots):

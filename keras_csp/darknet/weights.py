@@ -106,8 +106,8 @@ def _arrays(slot):
     for _, variable in slot.vectors:
         yield np.ascontiguousarray(variable.numpy(), "float32")
     kernel = kernel_from_keras(slot.convolution)
-    if slot.crossing:
-        kernel = np.roll(kernel, -slot.crossing, axis=1)
+    if slot.shortcut:
+        kernel = np.roll(kernel, -slot.shortcut, axis=1)
     yield kernel
 
 
@@ -257,8 +257,8 @@ def _pairs(slot, numbers):
     *vectors, (_, variable, kernel) = _parts(slot, numbers)
     shape = torch_shape(slot.convolution)
     kernel = kernel.reshape(*shape, *(1,) * (4 - len(shape)))
-    if slot.crossing:
-        kernel = np.roll(kernel, slot.crossing, axis=1)
+    if slot.shortcut:
+        kernel = np.roll(kernel, slot.shortcut, axis=1)
     kernel = kernel_to_keras(slot.convolution, kernel)
     pairs = [(vector, array) for _, vector, array in vectors]
     # Copies: a backend may keep the memory that it is given, here the file's.

@@ -29,14 +29,14 @@ from keras import layers as keras_layers
 
 from keras_csp import layers
 from keras_csp._validation import check_choice, check_positive
-from keras_csp.models.spec import Spec, conv, spec
+from keras_csp.models.spec import LayerSpec, conv, layer_spec
 
-up = spec(keras_layers.UpSampling2D, size=2)
-leaky = spec(keras_layers.LeakyReLU, negative_slope=0.1)
-mean = spec(keras_layers.GlobalAveragePooling2D, keepdims=True)
-maxout = spec(layers.Maxout)
-sam = spec(layers.SpatialAttention)
-spatial_pyramid_pooling = spec(layers.SpatialPyramidPooling)
+up = layer_spec(keras_layers.UpSampling2D, size=2)
+leaky = layer_spec(keras_layers.LeakyReLU, negative_slope=0.1)
+mean = layer_spec(keras_layers.GlobalAveragePooling2D, keepdims=True)
+maxout = layer_spec(layers.Maxout)
+sam = layer_spec(layers.SpatialAttention)
+spatial_pyramid_pooling = layer_spec(layers.SpatialPyramidPooling)
 
 THREE_LEVELS = ("P3", "P4", "P5")
 _LEVEL = re.compile(r"P[2-7]")
@@ -58,7 +58,7 @@ class Node:
             "layers": self.layers,
             "merge": self.merge,
         }
-        return Spec(layers.FusionNode, arguments).make(self.name)
+        return LayerSpec(layers.FusionNode, arguments).make(self.name)
 
 
 def node(name, inputs, *specs, merge="concat"):

@@ -30,11 +30,11 @@ class Composite(keras.layers.Layer):
         return super().from_config({**config, **layers})
 
 
-class Sequence(keras.layers.Layer):
+class SequentialLayer(keras.layers.Layer):
     """Base of layers that run `self.layers` in order."""
 
     def build(self, input_shape):
-        build_chain(self.layers, input_shape)
+        build_in_order(self.layers, input_shape)
 
     def call(self, x):
         for layer in self.layers:
@@ -48,7 +48,7 @@ class Sequence(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
-class SequentialBlock(Sequence, Composite):
+class SequentialBlock(SequentialLayer, Composite):
     """y = f_n(...f_2(f_1(x))): layers one after another.
 
     Args:
@@ -153,7 +153,7 @@ def build(layer, input_shape):
     return output_shape(layer, input_shape)
 
 
-def build_chain(layers, input_shape):
+def build_in_order(layers, input_shape):
     for layer in layers:
         input_shape = build(layer, input_shape)
     return input_shape

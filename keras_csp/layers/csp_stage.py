@@ -2,9 +2,11 @@
 
 Fig. 3 (b) as a picture:
 
-    x0 --- split ---- x0'  (gamma of the channels) ------------------.
+    x0 --- split ---- x0'  (the shortcut: gamma of the channels) ----.
              `------- x0'' --- F --- T --------------------- concat --- M --- y
 """
+
+import numbers
 
 import keras
 from keras import ops
@@ -14,7 +16,7 @@ from keras_csp.layers.composite import (
     Composite,
     as_layer,
     build,
-    build_chain,
+    build_in_order,
     check_same_sides,
     layer_list,
     output_shape,
@@ -33,15 +35,15 @@ class CSPStage(Composite):
         blocks: F, a layer or a list of layers applied in order. Any Keras
             layers that keep the height and width will do: residual blocks, a
             `DenseBlock`, your own.
-        gamma: the share of the channels that crosses the stage untouched,
-            0 < gamma < 1. Default 0.5.
+        gamma: the fraction of the channels on the shortcut, which crosses
+            the stage untouched, 0 < gamma < 1. Default 0.5.
         fusion: Fig. 3: "csp" (default) has both transitions, "first"
             (concatenate, then transition) only M, "last" (transition, then
             concatenate) only T.
         split: how x0 is split. "slice" (default) cuts the channels, the
-            first `gamma` of them crossing. "conv" computes the same two
+            first `gamma` of them for the shortcut. "conv" computes the two
             widths with two 1x1 convolutions of all of x0, which a 1x1
-            convolution before a slice equals. A pair `(crossing, inner)` of
+            convolution before a slice equals. A pair `(shortcut, main)` of
             layers, or lists of layers, computes x0' and x0'' freely, and
             `gamma` is then unused.
         partial_transition: T. `None` (default) is a `Transition()` that keeps
@@ -90,16 +92,16 @@ class CSPStage(Composite):
         )
 
     def call(self, x):
-        x_crossing, x_inner = self._split(x)
-        return self._M(self._concat(x_crossing, self._T(self._F(x_inner))))
+        x_shortcut, x_main = self._split(x)
+        return self._M(self._concat(x_shortcut, self._T(self._F(x_main))))
 
     def _split(self, x):
         if self.split == "slice":
             # One operation: its gradient is a concatenation, that of two
             # slices two padded maps and their sum. LiteRT accelerates halves.
-            crossing = self._crossing_width(x.shape[-1])
-            halves = 2 * crossing == x.shape[-1]
-            return ops.split(x, 2 if halves else [crossing], axis=-1)
+            width = self._shortcut_width(x.shape[-1])
+            halves = 2 * width == x.shape[-1]
+            return ops.split(x, 2 if halves else [width], axis=-1)
         return [branch(x) for branch in self._branches]
 
     def _F(self, x):
@@ -110,35 +112,35 @@ class CSPStage(Composite):
     def _T(self, x):
         return x if self.fusion == "first" else self.partial_transition(x)
 
-    def _concat(self, x_crossing, x_inner):
-        return ops.concatenate([x_crossing, x_inner], axis=-1)
+    def _concat(self, x_shortcut, x_main):
+        return ops.concatenate([x_shortcut, x_main], axis=-1)
 
     def _M(self, x):
         return x if self.fusion == "last" else self.transition(x)
 
     def build(self, input_shape):
         self._branches = self._make_branches(input_shape[-1])
-        crossing, inner = self.split_shapes(input_shape, build)
-        result = build_chain(self.blocks, inner)
-        check_same_sides(self, "F(x0'')", result, "x0''", inner)
+        shortcut, main = self.split_shapes(input_shape, build)
+        result = build_in_order(self.blocks, main)
+        check_same_sides(self, "F(x0'')", result, "x0''", main)
         if self.partial_transition is not None:
             result = build(self.partial_transition, result)
-        check_same_sides(self, "T(F(x0''))", result, "x0'", crossing)
+        check_same_sides(self, "T(F(x0''))", result, "x0'", shortcut)
         if self.transition is not None:
             build(
                 self.transition,
-                with_channels(result, crossing[-1] + result[-1]),
+                with_channels(result, shortcut[-1] + result[-1]),
             )
 
     def compute_output_shape(self, input_shape):
         if not self.built:
             self.build(input_shape)
-        crossing, shape = self.split_shapes(input_shape, output_shape)
+        shortcut, shape = self.split_shapes(input_shape, output_shape)
         for block in self.blocks:
             shape = output_shape(block, shape)
         if self.partial_transition is not None:
             shape = output_shape(self.partial_transition, shape)
-        shape = with_channels(shape, crossing[-1] + shape[-1])
+        shape = with_channels(shape, shortcut[-1] + shape[-1])
         if self.transition is not None:
             shape = output_shape(self.transition, shape)
         return shape
@@ -148,7 +150,7 @@ class CSPStage(Composite):
             return []
         if self.split != "conv":
             return self.split
-        crossing = self._crossing_width(channels)
+        width = self._shortcut_width(channels)
         return [
             ConvNormAct(
                 filters,
@@ -157,8 +159,8 @@ class CSPStage(Composite):
                 name=name,
             )
             for name, filters in (
-                ("split_crossing", crossing),
-                ("split_inner", channels - crossing),
+                ("split_shortcut", width),
+                ("split_main", channels - width),
             )
         ]
 
@@ -166,12 +168,12 @@ class CSPStage(Composite):
         """The shapes of x0' and x0''."""
         if self.split == "slice":
             channels = input_shape[-1]
-            crossing = self._crossing_width(channels)
-            widths = (crossing, channels - crossing)
+            width = self._shortcut_width(channels)
+            widths = (width, channels - width)
             return [with_channels(input_shape, width) for width in widths]
         return [shape_of(branch, input_shape) for branch in self._branches]
 
-    def _crossing_width(self, channels):
+    def _shortcut_width(self, channels):
         width = round(self.gamma * channels)
         if not 0 < width < channels:
             raise ValueError(
@@ -189,7 +191,7 @@ class CSPStage(Composite):
                     f"{argument}={value!r}"
                 )
             return None
-        if value is None or isinstance(value, int):
+        if value is None or isinstance(value, numbers.Integral):
             return Transition(
                 value,
                 activation=self.activation,
@@ -210,23 +212,23 @@ class CSPStage(Composite):
 def _check_gamma(gamma):
     if (
         isinstance(gamma, bool)
-        or not isinstance(gamma, (int, float))
+        or not isinstance(gamma, numbers.Real)
         or not 0 < gamma < 1
     ):
         raise ValueError(
-            "`gamma`, the share of the channels that crosses the stage, must "
-            f"be between 0 and 1. Received: gamma={gamma!r}"
+            "`gamma`, the fraction of the channels on the shortcut, must be "
+            f"between 0 and 1. Received: gamma={gamma!r}"
         )
-    return gamma
+    return float(gamma)
 
 
 def _check_pair(split):
     if not isinstance(split, (list, tuple)) or len(split) != 2:
         raise ValueError(
-            '`split` must be "slice", "conv" or a pair (crossing, inner) of '
+            '`split` must be "slice", "conv" or a pair (shortcut, main) of '
             f"layers. Received: split={split!r}"
         )
     return [
         as_layer(name, part)
-        for name, part in zip(("split_crossing", "split_inner"), split)
+        for name, part in zip(("split_shortcut", "split_main"), split)
     ]

@@ -119,8 +119,8 @@ class TwoWayDenseLayer(Parallel):
     layer_arguments = ()  # the paths are made here, not given
 
     def __init__(self, growth, bottleneck, activation="leaky", **kwargs):
-        check_positive("growth", growth)
-        check_positive("bottleneck", bottleneck)
+        growth = check_positive("growth", growth)
+        bottleneck = check_positive("bottleneck", bottleneck)
         if growth % 2:
             raise ValueError(
                 "`growth` must be even: each of the two ways gives half. "

@@ -11,7 +11,7 @@ from keras_csp._validation import check_choice
 from keras_csp.layers.composite import (
     Composite,
     build,
-    build_chain,
+    build_in_order,
     layer_list,
     output_shape,
     with_channels,
@@ -51,7 +51,7 @@ class FusionNode(Composite):
         self.merge = check_choice("merge", merge, MERGES)
 
     def build(self, input_shape):
-        build_chain(self.layers, self._merged_shape(input_shape))
+        build_in_order(self.layers, self._merged_shape(input_shape))
 
     def call(self, maps):
         x = self._merge(maps)

@@ -1,4 +1,6 @@
-"""Poolings that Keras lacks: with a symmetric border, and across channels."""
+"""Poolings that Keras lacks: symmetrically padded, and across channels."""
+
+import numbers
 
 import keras
 from keras import ops
@@ -9,26 +11,27 @@ from keras_csp.layers.composite import with_channels
 
 @keras.saving.register_keras_serializable(package="keras_csp")
 class PaddedMaxPooling2D(keras.layers.MaxPooling2D):
-    """y = max over k x k windows of x inside a border that never wins.
+    """y = max over k x k windows of x inside a padding that never wins.
 
-    PyTorch's and Darknet's max pooling: "same" in Keras lays its windows
+    PyTorch's and Darknet's max pooling: "same" in Keras places its windows
     otherwise at stride 2.
 
     Args:
         pool_size: side k of the window.
         strides: s. Default `pool_size`.
-        border: `(before, after)`, how far the windows reach over the edges of
-            the map, less than `pool_size`; one number stands for both.
+        padding: `(before, after)`, how far the windows reach over the edges
+            of the map, less than `pool_size`; one number stands for both.
             Default 0.
 
     Shapes: `(batch, h, w, c)` to `(batch, h', w', c)` with
     h' = (h + before + after - k) // s + 1.
+    Raises ValueError for a `padding` out of range.
     """
 
-    def __init__(self, pool_size, strides=None, border=0, **kwargs):
-        kwargs.pop("padding", None)
+    def __init__(self, pool_size, strides=None, padding=0, **kwargs):
+        # `padding` of the parent is a word, and stays "valid".
         super().__init__(pool_size, strides, padding="valid", **kwargs)
-        self.border = _check_border(border, self.pool_size[0])
+        self.added = _check_padding(padding, self.pool_size[0])
 
     def call(self, x, training=None):
         rows, columns = (self._used(side) for side in x.shape[1:3])
@@ -38,8 +41,8 @@ class PaddedMaxPooling2D(keras.layers.MaxPooling2D):
         return super().call(x)
 
     def _used(self, side):
-        """The border, less what lies after the last window."""
-        before, after = self.border
+        """The padding, less what lies after the last window."""
+        before, after = self.added
         windows = side and (side + before + after - self.pool_size[0])
         if not windows or windows < 0:  # of any size, or none fits
             return before, after
@@ -48,7 +51,7 @@ class PaddedMaxPooling2D(keras.layers.MaxPooling2D):
 
     def compute_output_shape(self, input_shape):
         batch, *sides, channels = input_shape
-        sides = (side and side + sum(self.border) for side in sides)
+        sides = (side and side + sum(self.added) for side in sides)
         return super().compute_output_shape((batch, *sides, channels))
 
     def compute_output_spec(self, x):
@@ -57,7 +60,7 @@ class PaddedMaxPooling2D(keras.layers.MaxPooling2D):
         )
 
     def get_config(self):
-        return {**super().get_config(), "border": self.border}
+        return {**super().get_config(), "padding": self.added}
 
 
 def _with_infinity(x, rows, columns):
@@ -81,17 +84,19 @@ def _with_edges(x, rows, columns):
     return x
 
 
-def _check_border(border, pool_size):
-    pair = (border, border) if isinstance(border, int) else border
+def _check_padding(padding, pool_size):
+    whole = isinstance(padding, numbers.Integral)
+    pair = (padding, padding) if whole else padding
     good = isinstance(pair, (list, tuple)) and len(pair) == 2
     if not good or not all(
-        isinstance(side, int) and 0 <= side < pool_size for side in pair
+        isinstance(side, numbers.Integral) and 0 <= side < pool_size
+        for side in pair
     ):
         raise ValueError(
-            "`border` must be one or two integers of at least 0 and below "
-            f"`pool_size`={pool_size}. Received: border={border!r}"
+            "`padding` must be one or two integers of at least 0 and below "
+            f"`pool_size`={pool_size}. Received: padding={padding!r}"
         )
-    return tuple(pair)
+    return tuple(map(int, pair))
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")

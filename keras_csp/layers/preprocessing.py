@@ -1,6 +1,8 @@
 """What a network needs of its images travels with it, as its first layer."""
 
 import dataclasses
+import numbers
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -64,12 +66,8 @@ class ImageSpec:
         check_choice("resize", self.resize, RESIZINGS)
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         check_choice("antialias", self.antialias, (True, False))
-        if isinstance(self.crop, bool) or not 0 < self.crop <= 1:
-            raise ValueError(
-                "`crop` must be above 0 and at most 1. Received: "
-                f"crop={self.crop!r}"
-            )
-        put("crop", float(self.crop))
+        put("antialias", bool(self.antialias))
+        put("crop", _fraction("crop", self.crop))
         put("class_names", _names(self.class_names))
 
     def replace(self, **changes):
@@ -113,7 +111,8 @@ class Preprocessing(keras.layers.Layer):
         if mean.any():
             x = x - mean
         if (std != 1).any():
-            # Not a division, which has no form of 8 bits in TFLite.
+            # Not a division: that has no form of 8 bits in TFLite, whose
+            # converter must first see that the divisor is constant.
             x = x * (1 / std)
         return ops.cast(x, self.compute_dtype)
 
@@ -141,7 +140,7 @@ def image_spec(model):
     layer = _find(model)
     if layer is None:
         return None
-    spec, shape = layer.spec, model.input_shape
+    spec, shape = layer.spec, getattr(model, "input_shape", None)
     if isinstance(shape, tuple) and None not in shape[1:3]:
         spec = spec.replace(size=shape[1:3])
     outputs = _outputs(model)
@@ -160,7 +159,8 @@ def with_image_spec(model, spec=None, **changes):
 
     Returns:
         A model that shares all layers, and so all weights, with `model`,
-        except for the first, `Preprocessing`, which is new.
+        except for `Preprocessing`, which is new; a model without one gets
+        it as its first layer.
 
     Raises:
         ValueError: a model that is not functional or has several inputs, or a
@@ -174,15 +174,26 @@ def with_image_spec(model, spec=None, **changes):
             f"Received: {model!r} of type {type(model).__name__}"
         )
     spec = (spec or image_spec(model) or ImageSpec()).replace(**changes)
-    old = next((x for x in model.layers if isinstance(x, Preprocessing)), None)
+    old = _find(model)
     if old is None:
         image = keras.Input(shape=model.input_shape[1:], name="image")
         x = Preprocessing(spec, name="preprocessing")(image)
         return keras.Model(image, model.call(x), name=model.name)
     new = Preprocessing(spec, name=old.name, dtype=old.dtype_policy)
-    return keras.models.clone_model(
-        model, clone_function=lambda layer: new if layer is old else layer
-    )
+    return _with_layer(model, old, new)
+
+
+def _with_layer(model, old, new):
+    """The model of the same layers, save for one of it or of models in it."""
+
+    def place(layer):
+        if layer is old:
+            return new
+        if isinstance(layer, keras.Model) and _find(layer) is old:
+            return _with_layer(layer, old, new)
+        return layer
+
+    return keras.models.clone_model(model, clone_function=place)
 
 
 def to_grey(pixels):
@@ -202,7 +213,8 @@ def _find(model):
     for layer in model.layers:
         if isinstance(layer, Preprocessing):
             return layer
-        if isinstance(layer, keras.Model) and (found := _find(layer)):
+        found = _find(layer) if isinstance(layer, keras.Model) else None
+        if found is not None:
             return found
     return None
 
@@ -211,7 +223,7 @@ def _outputs(model):
     """How many classes a model tells apart, None where that is not known."""
     if hasattr(model, "classes"):
         return model.classes
-    shape = model.output_shape
+    shape = getattr(model, "output_shape", None)
     return shape[-1] if isinstance(shape, tuple) and len(shape) == 2 else None
 
 
@@ -226,28 +238,39 @@ def _size(size):
     return tuple(check_positive("size", side) for side in pair)
 
 
+def _fraction(name, value):
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not good or not 0 < value <= 1:
+        raise ValueError(
+            f"`{name}` must be above 0 and at most 1. Received: "
+            f"{name}={value!r}"
+        )
+    return float(value)
+
+
 def _numbers(name, values):
     try:
-        values = tuple(map(float, np.ravel(values)))
+        listed = tuple(map(float, np.ravel(values)))
     except (TypeError, ValueError):
-        values = ()
-    if not values or not np.isfinite(values).all():
+        listed = ()
+    if not listed or not np.isfinite(listed).all():
         raise ValueError(
             f"`{name}` must be a finite number for all channels, or one for "
             f"each. Received: {name}={values!r}"
         )
-    return values
+    return listed
 
 
 def _names(names):
     if names is None:
         return None
-    good = not isinstance(names, str) and all(
-        isinstance(name, str) and name and "\n" not in name for name in names
-    )
-    if not good or not len(names):
+    several = isinstance(names, Iterable) and not isinstance(names, str)
+    listed = tuple(names) if several else ()
+    if not listed or not all(
+        isinstance(name, str) and name and "\n" not in name for name in listed
+    ):
         raise ValueError(
             "`class_names` must be a list of names, each one line of text. "
             f"Received: class_names={names!r}"
         )
-    return tuple(names)
+    return tuple(map(str, listed))

@@ -16,7 +16,7 @@ from keras_csp.layers.composite import (
     Composite,
     as_layer,
     build,
-    build_chain,
+    build_in_order,
     output_shape,
     with_channels,
 )
@@ -189,7 +189,7 @@ class Res2Conv(keras.layers.Layer):
         slice_shape = with_channels(input_shape, self.filters // self.scales)
         for convolution in self._convolutions:
             convolution.build(slice_shape)
-        build_chain(self._pool, slice_shape)
+        build_in_order(self._pool, slice_shape)
 
     def call(self, x):
         *slices, last = ops.split(x, self.scales, axis=-1)

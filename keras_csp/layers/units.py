@@ -3,12 +3,14 @@
 All are channels-last: `(batch, height, width, channels)`.
 """
 
+import numbers
+
 import keras
 import numpy as np
 
 from keras_csp._validation import check_choice, check_positive
 from keras_csp.layers.batch_normalization import BatchNormalization
-from keras_csp.layers.composite import Sequence, with_channels
+from keras_csp.layers.composite import SequentialLayer, with_channels
 from keras_csp.layers.grouped_convolution import GroupedConv2D
 from keras_csp.layers.initialization import KernelInitializer
 
@@ -52,7 +54,7 @@ def batch_normalization(name, dtype):
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
-class NormAct(Sequence):
+class NormAct(SequentialLayer):
     """y = activation(batch_norm(x)), the shape of x.
 
     Args:
@@ -76,7 +78,7 @@ class NormAct(Sequence):
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
-class ConvNormAct(Sequence):
+class ConvNormAct(SequentialLayer):
     """y = activation(batch_norm(K * x)), or K * activation(batch_norm(x)).
 
     Args:
@@ -122,7 +124,7 @@ class ConvNormAct(Sequence):
         self.groups = check_positive("groups", groups)
         self.activation = activation
         self.preactivation = preactivation
-        self.padding = _check_padding(padding, kernel_size)
+        self.padding = _check_padding(padding, self.kernel_size)
         self.normalize = normalize
         if filters % groups:
             raise ValueError(
@@ -243,17 +245,17 @@ def _check_padding(padding, kernel_size):
             "`kernel_size` must be odd, for the padding to be symmetric, or "
             f"`padding` be given. Received: kernel_size={kernel_size}"
         )
-    whole = isinstance(padding, int) and not isinstance(padding, bool)
-    if not whole or padding < 0:
+    whole = isinstance(padding, numbers.Integral)
+    if not whole or isinstance(padding, bool) or padding < 0:
         raise ValueError(
             "`padding` must be None or an integer of at least 0. Received: "
             f"padding={padding!r}"
         )
-    return padding
+    return int(padding)
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
-class Transition(Sequence):
+class Transition(SequentialLayer):
     """The paper's transition layer: a 1x1 convolution, optionally a pooling.
 
     Section 3.2: a transition mixes channels with a "bottleneck" (1x1)
@@ -281,7 +283,7 @@ class Transition(Sequence):
     ):
         super().__init__(**kwargs)
         if filters is not None:
-            check_positive("filters", filters)
+            filters = check_positive("filters", filters)
         self.filters = filters
         self.pool = check_choice("pool", pool, (None, "max", "average"))
         self.pool_first = pool_first

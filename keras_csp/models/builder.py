@@ -1,18 +1,19 @@
-"""A network spec becomes a `keras.Model`: the contract of keras.applications,
-once."""
+"""A `NetworkSpec` becomes a `keras.Model`: the contract of keras.applications.
+
+image -> Preprocessing -> stem -> stages -> head [-> classifier]
+"""
 
 import inspect
 import numbers
 
 import keras
-import numpy as np
 
 from keras_csp import weights as weight_files
 from keras_csp._registry import register_factory
-from keras_csp._validation import check_positive
+from keras_csp._validation import check_choice, check_positive
 from keras_csp.layers.initialization import kernels_replaced
 from keras_csp.layers.precision import float32_if_half
-from keras_csp.layers.preprocessing import ImageSpec, Preprocessing
+from keras_csp.layers.preprocessing import Preprocessing
 
 MINIMUM_SIZE = 32
 
@@ -38,16 +39,16 @@ Args:
         pooling `(batch, channels)`.
     classes: outputs of the classifier. Default 1000. With timm's or
         Darknet's weights for another number, all but the classifier is
-        loaded, which a warning of the "keras_csp" logger says.
+        loaded, and a warning of the "keras_csp" logger says so.
     classifier_activation: of the classifier; `None` gives logits. Default
         "softmax".
     name: of the model. Default: the network's name in lower case.
 
-Pixels are expected in [0, 1]: {pixels}. How photographs are
-brought to the network, and the names of its classes, are in the `ImageSpec`
-that its first layer holds: `keras_csp.image_spec(model)`,
-`keras_csp.preprocess_input(x, model)`, `keras_csp.decode_predictions(y,
-model)`.
+The network takes pixels in [0, 1]; its first layer, `Preprocessing`,
+normalises them as the weights were trained. How photographs are brought to
+the network, and the names of its classes, are in the `ImageSpec` of that
+layer: `keras_csp.image_spec(model)`, `preprocess_input(x, model)`,
+`decode_predictions(y, model)`.
 
 Returns:
     A `keras.Model`.
@@ -57,70 +58,6 @@ Raises:
         that do not fit the network, naming both.
     keras_csp.weights.DownloadError: the hub did not deliver.
 """
-
-
-def factory(network, variants=None):
-    """The function that builds `network`; it is registered by its name.
-
-    Args:
-        network: a `spec.NetworkSpec`.
-        variants: a function from keyword arguments to network specs; the
-            factory takes them after those of the contract, and its docstring
-            ends in the function's.
-    """
-    contract = list(inspect.signature(build_network).parameters.values())[1:]
-    own = inspect.signature(variants).parameters if variants else {}
-    signature = inspect.Signature([*contract, *own.values()])
-
-    def build(*args, **kwargs):
-        try:
-            arguments = signature.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise TypeError(
-                f"{network.name}() {error}; its arguments are "
-                + ", ".join(signature.parameters)
-            ) from None
-        variant = {k: v for k, v in arguments.items() if k in own}
-        options = {k: v for k, v in arguments.items() if k not in own}
-        chosen = variants(**variant) if variants else network
-        return build_network(chosen, **options)
-
-    build.__name__ = build.__qualname__ = network.name
-    build.__module__ = "keras_csp.models"  # where pickle looks for it
-    build.__signature__ = signature
-    build.__doc__ = _documentation(network, variants)
-    register_factory(network.name, build)
-    return build
-
-
-def _documentation(network, variants):
-    text = CONTRACT.format(imagenet=_imagenet(network), pixels=_pixels(network))
-    text = (
-        f"{network.name}, {network.input_size}x{network.input_size}.\n\n"
-        f"{network.provenance}\n{text}"
-    )
-    return f"{text}\n{inspect.getdoc(variants)}\n" if variants else text
-
-
-def _imagenet(network):
-    """What "imagenet" means for this network, for its documentation."""
-    if weight_files.record_of(network.name):
-        return "They were trained with this very network."
-    if network.pretrained:
-        return (
-            f"Those of timm belong to {network.pretrained.name}, another "
-            "network, so this raises."
-        )
-    return f"There are none for {network.name}, and this raises."
-
-
-def _pixels(network):
-    if weight_files.record_of(network.name):
-        return (
-            "the first layer normalises them as timm trained the published\n"
-            "weights"
-        )
-    return "Darknet scales them so, and subtracts no mean"
 
 
 def build_network(
@@ -134,16 +71,19 @@ def build_network(
     classifier_activation="softmax",
     name=None,
 ):
-    """Builds a `spec.NetworkSpec`; the arguments are those of the factories."""
+    """Builds a `NetworkSpec`; the arguments are those of the factories."""
     _check_data_format()
     source = weight_files.choose(network, weights)
-    _check_pooling(pooling)
+    check_choice("pooling", pooling, (None, "avg", "max"))
     classes = check_positive("classes", classes)
-    inputs = _input(network, input_tensor, input_shape, include_top)
+    image = _input(network, input_tensor, input_shape, include_top)
     if source is not None:
         source.fetch()
-    first = Preprocessing(_image_spec(network, inputs), name="preprocessing")
-    x = first(inputs)
+    spec = weight_files.image_spec(
+        network, source, image.shape[1:], classes if include_top else None
+    )
+    first = Preprocessing(spec, name="preprocessing")
+    x = first(image)
     with kernels_replaced(source is not None and source.complete):
         for layer in network.layers():
             x = layer(x)
@@ -153,39 +93,79 @@ def build_network(
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
+    inputs = image
     if input_tensor is not None:
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
     model = keras.Model(inputs, x, name=name or network.name.lower())
-    if source is not None:
-        left = weight_files.load(source, model)
-        names = source.class_names() if include_top and not left else None
-        if names and len(names) == classes:
-            first.spec = first.spec.replace(class_names=names)
+    left = source and weight_files.load(source, model)
+    if left:  # a new classifier, whose outputs mean nothing yet
+        first.spec = spec.replace(class_names=None)
     return model
 
 
-def _image_spec(network, image):
-    """How photographs are brought to the network."""
-    record = weight_files.record_of(network.name)
-    sides = tuple(image.shape[1:3])
-    if record is None:
-        size = (network.input_size,) * 2
-        return ImageSpec(size=size if None in sides else sides)
-    return ImageSpec(
-        size=(record.input_size,) * 2 if None in sides else sides,
-        mean=_in_channels(record.mean, image.shape[-1]),
-        std=_in_channels(record.std, image.shape[-1]),
-        crop=record.crop,
-        interpolation=record.interpolation,
+# Every factory has the arguments of `build_network` after the network.
+_CONTRACT_ARGUMENTS = tuple(
+    inspect.signature(build_network).parameters.values()
+)[1:]
+
+
+def factory(network, variants=None):
+    """The function that builds `network`; it is registered by its name.
+
+    To be assigned to that name at the top level of the module that calls
+    this, so that it can be pickled.
+
+    Args:
+        network: a `NetworkSpec`.
+        variants: a function from keyword arguments to network specs; the
+            factory takes them after those of the contract, and its docstring
+            ends in the function's.
+    """
+    options = inspect.signature(variants).parameters if variants else {}
+    signature = inspect.Signature([*_CONTRACT_ARGUMENTS, *options.values()])
+
+    def build(*args, **kwargs):
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(
+                f"{network.name}() {error}; its arguments are "
+                + ", ".join(signature.parameters)
+            ) from None
+        variant = {key: given.pop(key) for key in options if key in given}
+        built = variants(**variant) if variants else network
+        return build_network(built, **given)
+
+    build.__name__ = build.__qualname__ = network.name
+    # Pickle finds a function by its module and name.
+    caller = inspect.currentframe().f_back
+    build.__module__ = caller.f_globals["__name__"]
+    build.__doc__ = _documentation(network, variants)
+    build.__signature__ = signature
+    register_factory(network.name, build)
+    return build
+
+
+def _documentation(network, variants):
+    text = (
+        f"{network.name}, {network.input_size}x{network.input_size}.\n\n"
+        f"{network.provenance}\n" + CONTRACT.format(imagenet=_imagenet(network))
     )
+    return text + (f"\n{inspect.getdoc(variants)}\n" if variants else "")
 
 
-def _in_channels(statistics, channels):
-    """As the first kernel of RGB is adapted to other numbers of channels."""
-    if channels == 1:
-        return (float(np.mean(statistics)),)
-    return tuple(statistics[index % 3] for index in range(channels))
+def _imagenet(network):
+    """What "imagenet" means for this network, for its documentation."""
+    if weight_files.record_of(network.name):
+        return "They were trained with this very network."
+    if network.timm_counterpart:
+        return (
+            f"There are none for {network.name}, and this raises: they are "
+            f"of {network.timm_counterpart}, another network, with PyTorch's "
+            "leaky slope of 0.01 and timm's stages."
+        )
+    return f"There are none for {network.name}, and this raises."
 
 
 def _classifier(network, x, classes, activation):
@@ -242,14 +222,14 @@ def _input(network, tensor, shape, include_top):
 
 
 def check_input_shape(shape):
-    """The shape as a tuple of integers and None.
+    """The shape as a tuple of integers, of which the sides may be None.
 
     Raises:
-        ValueError: not (height, width, channels), or no channels.
+        ValueError: not (height, width, channels), or channels left open.
     """
     good = isinstance(shape, (list, tuple)) and len(shape) == 3
     if not good or not all(
-        side is None or _is_positive_integer(side) for side in shape
+        side is None or _is_positive(side) for side in shape
     ):
         raise ValueError(
             "`input_shape` must be a tuple (height, width, channels) of "
@@ -263,9 +243,9 @@ def check_input_shape(shape):
     return tuple(side if side is None else int(side) for side in shape)
 
 
-def _is_positive_integer(value):
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    return whole and value > 0
+def _is_positive(side):
+    whole = isinstance(side, numbers.Integral) and not isinstance(side, bool)
+    return whole and side > 0
 
 
 def _check_size(shape, include_top):
@@ -288,12 +268,4 @@ def _check_data_format():
             'keras_csp works with image_data_format "channels_last" (see '
             "keras.config.set_image_data_format). Received: "
             f"image_data_format={data_format!r}"
-        )
-
-
-def _check_pooling(pooling):
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(
-            '`pooling` must be None, "avg" or "max". Received: '
-            f"pooling={pooling!r}"
         )

@@ -3,43 +3,27 @@
 A block is 1x1, 3x3, + input, all leaky; a stage starts with a strided 3x3.
 """
 
+from keras_csp.models.blocks import csp_stage, dark_block
 from keras_csp.models.builder import factory
 from keras_csp.models.spec import (
     NetworkSpec,
     Stage,
     conv,
-    csp,
     elastic,
     max_pool,
     residual,
 )
-from keras_csp.models.timm import CSP_DARKNET_53_TIMM, DARKNET_53_TIMM
-
-
-def _block(inner, outer):
-    return residual((conv(inner), conv(outer, 3)), activation=None)
 
 
 def _csp_stage(inner, width, depth, out):
-    """Both parts `width` wide; T keeps it, M mixes them into `out`."""
-    return csp(
-        blocks=depth * (_block(inner, width),),
-        split=(conv(width), conv(width)),
-        partial_transition=conv(width),
-        transition=conv(out),
-    )
+    return csp_stage(depth * (dark_block(inner, width),), width, out)
 
 
 def _elastic_stage(width, depth, out):
     """As `_csp_stage`, each block at two resolutions, half the width each."""
     path = (conv(width // 2), conv(width // 2, 3))
     block = residual(elastic(path, path), activation=None)
-    return csp(
-        blocks=depth * (block,),
-        split=(conv(width), conv(width)),
-        partial_transition=conv(width),
-        transition=conv(out),
-    )
+    return csp_stage(depth * (block,), width, out)
 
 
 DARKNET_REFERENCE = NetworkSpec(
@@ -61,15 +45,15 @@ DARKNET_53 = NetworkSpec(
     name="DarkNet53",
     provenance="Exact: the authors' cfg/darknet53.cfg.",
     cfg="darknet53",
-    pretrained=DARKNET_53_TIMM,
+    timm_counterpart="DarkNet53Timm",
     input_size=256,
     stem=(conv(32, 3),),
     stages=(
-        Stage(down=(conv(64, 3, 2),), blocks=1 * (_block(32, 64),)),
-        Stage(down=(conv(128, 3, 2),), blocks=2 * (_block(64, 128),)),
-        Stage(down=(conv(256, 3, 2),), blocks=8 * (_block(128, 256),)),
-        Stage(down=(conv(512, 3, 2),), blocks=8 * (_block(256, 512),)),
-        Stage(down=(conv(1024, 3, 2),), blocks=4 * (_block(512, 1024),)),
+        Stage(down=(conv(64, 3, 2),), blocks=1 * (dark_block(32, 64),)),
+        Stage(down=(conv(128, 3, 2),), blocks=2 * (dark_block(64, 128),)),
+        Stage(down=(conv(256, 3, 2),), blocks=8 * (dark_block(128, 256),)),
+        Stage(down=(conv(512, 3, 2),), blocks=8 * (dark_block(256, 512),)),
+        Stage(down=(conv(1024, 3, 2),), blocks=4 * (dark_block(512, 1024),)),
     ),
 )
 
@@ -77,7 +61,7 @@ CSP_DARKNET_53 = NetworkSpec(
     name="CSPDarkNet53",
     provenance="Exact: the authors' cfg/csdarknet53.cfg.",
     cfg="csdarknet53",
-    pretrained=CSP_DARKNET_53_TIMM,
+    timm_counterpart="CSPDarkNet53Timm",
     input_size=256,
     stem=(conv(32, 3),),
     stages=(

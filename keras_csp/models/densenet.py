@@ -117,7 +117,7 @@ CSP_DENSENET_201 = NetworkSpec(
     provenance=(
         "Inferred, with low confidence: the authors published parameters and "
         "BFLOPs only. Known: DenseNet-201 with CSP stages. Inferred: the "
-        "blocks, that half of the channels cross, and the transitions' widths."
+        "blocks, half of the channels on the shortcut, the transitions' widths."
     ),
     stem=TORCH_STEM,
     stages=tuple(
@@ -136,7 +136,7 @@ CSP_DENSENET_201_ELASTIC = NetworkSpec(
     provenance=(
         "Inferred, with low confidence: the authors published parameters and "
         "BFLOPs only. Known: DenseNet-201-Elastic with CSP stages. Inferred: "
-        "the blocks, that half of the channels cross, and the transitions' "
+        "the blocks, half of the channels on the shortcut, the transitions' "
         "widths, by another rule than CSPDenseNet-201's."
     ),
     stem=TORCH_STEM,

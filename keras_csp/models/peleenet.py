@@ -76,8 +76,8 @@ _CSP_PROVENANCE = (
 def csp_peleenet(gamma=0.5, fusion="csp"):
     """The nine networks of Table 1.
 
-    gamma: the share of the channels that crosses a stage: 0.25, 0.5 (default)
-        or 0.75.
+    gamma: the fraction of the channels on the shortcut of a stage: 0.25, 0.5
+        (default) or 0.75.
     fusion: Fig. 3: "csp" (default), "first" or "last".
     """
     check_choice("gamma", gamma, GAMMAS)
@@ -121,15 +121,15 @@ def _fusion_last_stage(width, depth, bottleneck, gamma, after_pool):
 
 def _fusion_first_stage(width, depth, bottleneck, gamma, _):
     """Concatenate; M is where the next stage splits, one branch a part."""
-    crossing = int(gamma * width)
+    shortcut = int(gamma * width)
     return Stage(
         blocks=(
             csp(
                 blocks=(_dense(depth, bottleneck),),
                 fusion="first",
                 split=(
-                    (max_pool(2), conv(crossing)),
-                    (conv(width - crossing), max_pool(2)),
+                    (max_pool(2), conv(shortcut)),
+                    (conv(width - shortcut), max_pool(2)),
                 ),
                 transition=identity(),
             ),

@@ -4,6 +4,7 @@ The Darknet networks (all but ResNet-152 and Res2NeXt-50) have leaky
 activations, a 2x2 pooling in the stem and shortcuts without weights.
 """
 
+from keras_csp.models.blocks import bottleneck, csp_stage
 from keras_csp.models.builder import factory
 from keras_csp.models.spec import (
     TORCH_STEM,
@@ -17,7 +18,6 @@ from keras_csp.models.spec import (
     res2_conv,
     residual,
 )
-from keras_csp.models.timm import CSP_RESNET_50_TIMM, CSP_RESNEXT_50_TIMM
 
 _DARKNET_STEM = (conv(64, 7, 2), max_pool(2))
 
@@ -27,33 +27,20 @@ def _basic(width, strides=1):
     return residual(layers, shortcut="partial")
 
 
-def _bottleneck(inner, outer, strides=1, groups=1):
-    layers = (
-        conv(inner),
-        conv(inner, 3, strides, groups=groups),
-        conv(outer, activation=None),
-    )
-    return residual(layers, shortcut="partial")
-
-
-def _stage(inner, outer, depth, strides=2, groups=1):
-    first = _bottleneck(inner, outer, strides, groups)
-    rest = (depth - 1) * (_bottleneck(inner, outer, groups=groups),)
+def _stage(inner, outer, depth, strides=2, **options):
+    first = bottleneck(inner, outer, strides, **options)
+    rest = (depth - 1) * (bottleneck(inner, outer, **options),)
     return Stage(blocks=(first, *rest))
 
 
 def _csp_stage(inner, width, depth, out, groups=1, split=None, linear=False):
-    """`split` gives the widths of x0', x0''; both are `width` otherwise."""
-    activation = None if linear else "leaky"
-    crossing, entering = split or (width, width)
-    return csp(
-        blocks=depth * (_bottleneck(inner, width, groups=groups),),
-        split=(
-            conv(crossing, activation=activation),
-            conv(entering, activation=activation),
-        ),
-        partial_transition=conv(width),
-        transition=conv(out),
+    """`linear`: the two convolutions of the split have no activation."""
+    return csp_stage(
+        depth * (bottleneck(inner, width, groups=groups),),
+        width,
+        out,
+        split,
+        split_activation=None if linear else "leaky",
     )
 
 
@@ -65,12 +52,11 @@ def _elastic_stage(width, depth, out, groups=1, linear=False):
         conv(half, 3, groups=groups),
         conv(half, activation=None),
     )
-    activation = None if linear else "leaky"
-    return csp(
-        blocks=depth * (residual(elastic(path, path)),),
-        split=2 * (conv(width, activation=activation),),
-        partial_transition=conv(width),
-        transition=conv(out),
+    return csp_stage(
+        depth * (residual(elastic(path, path)),),
+        width,
+        out,
+        split_activation=None if linear else "leaky",
     )
 
 
@@ -144,7 +130,7 @@ CSP_RESNET_50 = NetworkSpec(
     name="CSPResNet50",
     provenance="Exact: the authors' cfg/csresnet50.cfg.",
     cfg="csresnet50",
-    pretrained=CSP_RESNET_50_TIMM,
+    timm_counterpart="CSPResNet50Timm",
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -201,7 +187,7 @@ CSP_RESNEXT_50 = NetworkSpec(
     name="CSPResNeXt50",
     provenance="Exact: the authors' cfg/csresnext50.cfg.",
     cfg="csresnext50",
-    pretrained=CSP_RESNEXT_50_TIMM,
+    timm_counterpart="CSPResNeXt50Timm",
     input_size=256,
     stem=_DARKNET_STEM,
     stages=(
@@ -246,15 +232,14 @@ CSP_RESNEXT_50_ELASTIC = NetworkSpec(
 
 
 def _torch_stage(inner, outer, depth, strides=2):
-    def block(strides):
-        layers = (
-            conv(inner, activation="relu"),
-            conv(inner, 3, strides, activation="relu"),
-            conv(outer, activation=None),
-        )
-        return residual(layers, activation="relu")
-
-    return Stage(blocks=(block(strides), *(depth - 1) * (block(1),)))
+    return _stage(
+        inner,
+        outer,
+        depth,
+        strides,
+        activation="relu",
+        shortcut="projection",
+    )
 
 
 def _res2next_stage(inner, outer, depth, strides=2):

@@ -1,8 +1,8 @@
-"""The grammar of a row: a network written down as data.
+"""The grammar of a network spec: a network written down as data.
 
-A row names layers without making them: `conv(64, 3)` is the specification of
-a `ConvNormAct(64, 3)`. Being immutable it may stand in a row many times
-(`3 * (conv(64, 3),)`), and each place makes a layer of its own.
+A network spec names layers without making them: `conv(64, 3)` is the spec of
+a `ConvNormAct(64, 3)`. It is immutable, so it can be repeated
+(`3 * (conv(64, 3),)`), and each repetition makes a layer of its own.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from keras_csp import layers
 
 
 @dataclasses.dataclass(frozen=True)
-class Spec:
+class LayerSpec:
     """A layer class and its arguments by name; nested specs included."""
 
     layer: type
@@ -32,14 +32,14 @@ class Spec:
 
 
 def _make(name, value):
-    if isinstance(value, Spec):
+    if isinstance(value, LayerSpec):
         return value.make(name)
     if isinstance(value, tuple):
         return [_make(f"{name}{i}", item) for i, item in enumerate(value, 1)]
     return value
 
 
-def spec(layer, **fixed):
+def layer_spec(layer, **fixed):
     """A function that specifies `layer`; unknown arguments fail at once."""
     signature = inspect.signature(layer.__init__)
 
@@ -50,33 +50,35 @@ def spec(layer, **fixed):
             raise TypeError(
                 f"{layer.__name__} has no argument {', '.join(bound['kwargs'])}"
             )
-        return Spec(layer, bound)
+        return LayerSpec(layer, bound)
 
     return functools.update_wrapper(specify, layer)
 
 
-conv = spec(layers.ConvNormAct)
-preactivated = spec(layers.ConvNormAct, preactivation=True, activation="relu")
-norm_act = spec(layers.NormAct)
-sequential = spec(layers.SequentialBlock)
-parallel = spec(layers.Parallel)
-csp = spec(layers.CSPStage)
-dense_block = spec(layers.DenseBlock)
-two_way = spec(layers.TwoWayDenseLayer)
-residual = spec(layers.ResidualBlock)
-res2_conv = spec(layers.Res2Conv)
-elastic = spec(layers.Elastic)
-squeeze_excitation = spec(layers.SqueezeExcitation)
-identity = spec(keras_layers.Identity)
-bare_conv = spec(keras_layers.Conv2D, padding="same", use_bias=False)
-max_pool = spec(keras_layers.MaxPooling2D, padding="same")
-padded_max_pool = spec(layers.PaddedMaxPooling2D)
-average_pool = spec(keras_layers.AveragePooling2D, padding="same")
+conv = layer_spec(layers.ConvNormAct)
+preactivated = layer_spec(
+    layers.ConvNormAct, preactivation=True, activation="relu"
+)
+norm_act = layer_spec(layers.NormAct)
+sequential = layer_spec(layers.SequentialBlock)
+parallel = layer_spec(layers.Parallel)
+csp = layer_spec(layers.CSPStage)
+dense_block = layer_spec(layers.DenseBlock)
+two_way = layer_spec(layers.TwoWayDenseLayer)
+residual = layer_spec(layers.ResidualBlock)
+res2_conv = layer_spec(layers.Res2Conv)
+elastic = layer_spec(layers.Elastic)
+squeeze_excitation = layer_spec(layers.SqueezeExcitation)
+identity = layer_spec(keras_layers.Identity)
+bare_conv = layer_spec(keras_layers.Conv2D, padding="same", use_bias=False)
+max_pool = layer_spec(keras_layers.MaxPooling2D, padding="same")
+padded_max_pool = layer_spec(layers.PaddedMaxPooling2D)
+average_pool = layer_spec(keras_layers.AveragePooling2D, padding="same")
 
 # The stem of PyTorch's ResNets and DenseNets.
 TORCH_STEM = (
     conv(64, 7, 2, activation="relu"),
-    padded_max_pool(3, 2, border=1),
+    padded_max_pool(3, 2, padding=1),
 )
 
 
@@ -90,12 +92,21 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """One network.
+    """One network, as `models.builder` builds it.
 
-    `head` follows the last stage and belongs to the features; `pre_logits`
-    follows the global pooling and belongs to the classifier. `cfg` names the
-    authors' Darknet file that defines the network, `pretrained` its near
-    relative with published ImageNet weights, which are not this network's.
+    Attributes:
+        name: of the factory.
+        stem: layers before the first stage.
+        stages: `Stage`s, in order.
+        provenance: where the definition comes from: a sentence that starts
+            with "Exact", "Published" or "Inferred".
+        input_size: side of the square images it was published with.
+        head: layers after the last stage, which belong to the features.
+        pre_logits: layers after the global pooling, which belong to the
+            classifier.
+        cfg: the authors' Darknet file that defines it, without ".cfg".
+        timm_counterpart: name of the factory of timm's network of this kind,
+            which has published ImageNet weights.
     """
 
     name: str
@@ -106,7 +117,7 @@ class NetworkSpec:
     head: tuple = ()
     pre_logits: tuple = ()
     cfg: str | None = None
-    pretrained: "NetworkSpec | None" = None
+    timm_counterpart: str | None = None
 
     def layers(self):
         """The layers of the features, in order, by name."""

@@ -7,6 +7,7 @@ convolution and then slices it, and its first stage is like the others. So
 transition after the fusion alone, and SiLU.
 """
 
+from keras_csp.models.blocks import bottleneck, dark_block
 from keras_csp.models.builder import factory
 from keras_csp.models.spec import (
     NetworkSpec,
@@ -23,21 +24,14 @@ _LEAKY = "torch_leaky"
 _PROVENANCE = "Exact: timm's models/cspnet.py, {}."
 
 
-def _dark_block(inner, outer, activation=_LEAKY):
-    layers = (
-        conv(inner, activation=activation),
-        conv(outer, 3, activation=activation),
-    )
-    return residual(layers, activation=None)
-
-
 def _bottleneck(inner, outer, groups=1):
-    layers = (
-        conv(inner, activation=_LEAKY),
-        conv(inner, 3, groups=groups, activation=_LEAKY),
-        conv(outer, activation=None),
+    return bottleneck(
+        inner, outer, 1, groups, activation=_LEAKY, shortcut="projection"
     )
-    return residual(layers, activation=_LEAKY)
+
+
+def _dark_block(inner, outer):
+    return dark_block(inner, outer, activation=_LEAKY)
 
 
 def _csp_stage(block, depth, expanded, out, down=(), linear=False):
@@ -61,7 +55,7 @@ def _down(filters, groups=1):
 
 _RESNET_STEM = (
     conv(64, 7, 2, activation=_LEAKY),
-    padded_max_pool(3, 2, border=1),
+    padded_max_pool(3, 2, padding=1),
 )
 
 CSP_RESNET_50_TIMM = NetworkSpec(

@@ -4,9 +4,16 @@
     keras_csp.CSPResNeXt50Timm(weights="imagenet")     the same, as classifier
     keras_csp.CSPResNeXt50(weights="csresnext50.weights")  the authors' file
 
-catalog.py lists the published files, hub.py downloads, sources.py chooses what
-a `weights` argument means, timm.py and keras_files.py read; Darknet's files
-are a room of their own.
+    catalog.py       the published files, from timm_files.csv, darknet_files.csv
+    listing.py       `list_weights`: the catalog as tables
+    hub.py           downloads from the Hugging Face hub
+    sources.py       what a `weights` argument means, and the `ImageSpec` of it
+    timm.py          timm's state dicts into networks
+    timm_config.py   the config.json beside them
+    keras_files.py   .weights.h5 and .keras
+    imagenet.py      the names of ImageNet's classes
+
+Darknet's .weights files are read by `keras_csp.darknet`.
 """
 
 from keras_csp.weights.catalog import (
@@ -18,8 +25,15 @@ from keras_csp.weights.catalog import (
     records,
 )
 from keras_csp.weights.hub import DownloadError
+from keras_csp.weights.imagenet import imagenet_classes
 from keras_csp.weights.listing import list_weights
-from keras_csp.weights.sources import TimmSource, choose, load, load_timm
+from keras_csp.weights.sources import (
+    TimmSource,
+    choose,
+    image_spec,
+    load,
+    load_timm,
+)
 from keras_csp.weights.timm import classes_of
 
 __all__ = [
@@ -31,6 +45,8 @@ __all__ = [
     "classes_of",
     "darknet_files",
     "find_record",
+    "image_spec",
+    "imagenet_classes",
     "list_weights",
     "load",
     "load_timm",

@@ -23,7 +23,7 @@ class Record:
         hub_id, revision: its repository on the Hugging Face hub.
         licence: of the weights, an SPDX identifier.
         input_size: side of the square images it was trained on.
-        crop: share of the image that the centre crop keeps, of each side:
+        crop: fraction of the image that the centre crop keeps, of each side:
             the shorter side is resized to input_size / crop.
         top1: ImageNet top-1 at `input_size` and `crop`, percent.
         test_input_size, test_crop, test_top1: the same at the larger size

@@ -1,9 +1,9 @@
 """The 1000 classes of ImageNet, in the two orders that networks have.
 
-imagenet_classes.txt: WordNet ids in sorted order, which Keras and timm have,
-and the first of their names, from timm's imagenet_synsets.txt and
+imagenet_classes.txt: WordNet ids in sorted order, which Keras, PyTorch and
+timm have, and the first of their names; from timm's imagenet_synsets.txt and
 imagenet_synset_to_lemma.txt. darknet_classes.txt: the ids in Darknet's order,
-data/imagenet.labels.list.
+from Darknet's data/imagenet.labels.list.
 """
 
 import functools

@@ -5,6 +5,10 @@ import zipfile
 
 import h5py
 
+from keras_csp.layers.preprocessing import ImageSpec
+
+_PREPROCESSING = "keras_csp>Preprocessing"
+
 
 def load(model, path):
     """Fills `model` from a file that `save` or `save_weights` wrote.
@@ -23,6 +27,23 @@ def load(model, path):
             f"does not fit {model.name!r} with input {model.input_shape} and "
             f"output {model.output_shape}: {summary[:500]}"
         ) from error
+
+
+def image_spec(path):
+    """The `ImageSpec` of a saved model; None where the file has none.
+
+    A `.weights.h5` file holds no configuration.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+    layers = config.get("config", {}).get("layers", ())
+    for layer in layers:
+        if layer.get("registered_name") == _PREPROCESSING:
+            return ImageSpec(**layer["config"]["spec"])
+    return None
 
 
 def _saved_name(path):

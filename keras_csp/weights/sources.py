@@ -1,7 +1,8 @@
 """The `weights` argument of a factory as a source of weights.
 
 `choose` decides by the name alone, so that a mistake is found before anything
-is downloaded or built; `Source.fetch` finds the file, `load` fills the model.
+is downloaded or built. `Source.fetch` finds the file, `image_spec` says what
+pixels it was trained with, `load` fills the model.
 """
 
 import logging
@@ -10,12 +11,19 @@ import re
 
 from keras_csp import darknet
 from keras_csp._registry import get_factory
-from keras_csp.weights import hub, keras_files, timm
-from keras_csp.weights.catalog import find_record, record_of, records
+from keras_csp.layers.preprocessing import ImageSpec
+from keras_csp.weights import hub, keras_files, timm, timm_config
+from keras_csp.weights.catalog import (
+    darknet_files,
+    find_record,
+    record_of,
+    records,
+)
 from keras_csp.weights.imagenet import darknet_classes, imagenet_classes
 
 PUBLISHED_CLASSES = 1000
 TIMM_FILE = "model.safetensors"
+_LOGGER = logging.getLogger("keras_csp")
 _KERAS_FILES = (".weights.h5", ".keras")
 # In names of files that have the shapes of a leaky network, but not its
 # activations.
@@ -41,13 +49,13 @@ class Source:
         """Whether it has every kernel of the features, whatever happens."""
         return True
 
+    def image_spec(self, network):
+        """The `ImageSpec` that `network`'s weights were trained with."""
+        return published_image_spec(network)
+
     def load(self, model):
         """Fills `model`; the paths of the variables left as they were."""
         raise NotImplementedError
-
-    def class_names(self):
-        """Names of the classes of the weights' classifier, None if unknown."""
-        return None
 
 
 class TimmSource(Source):
@@ -64,27 +72,51 @@ class TimmSource(Source):
         super().__init__()
         self.record = record
         self.source = None if source is None else os.fspath(source)
+        self._config = None
         if source is not None:
             _refuse_pickles(self.source)
 
     def fetch(self):
+        if self.path is not None:
+            return
         if self.source is None:
             hub_id, revision = self.record.hub_id, self.record.revision
+            self.path = hub.download(hub_id, TIMM_FILE, revision)
         elif local := _local_safetensors(self.source):
-            self.path = local
-            return
+            self.path, self._config = local, timm_config.beside(local)
         else:
             hub_id, revision = _hub_id(self.source)
-        self.path = hub.download(hub_id, TIMM_FILE, revision)
+            self.path = hub.download(hub_id, TIMM_FILE, revision)
+            self._config = _download_config(hub_id, revision)
+
+    def image_spec(self, network):
+        """As its config.json says, else as the record does.
+
+        Without a config 1000 classes are ImageNet's, as in timm.
+        """
+        spec = published_image_spec(network)
+        if self._config is not None:
+            return spec.replace(**timm_config.read(self._config))
+        if timm.classes_of(self.path, self.record) == PUBLISHED_CLASSES:
+            return spec.replace(class_names=imagenet_classes().values())
+        return spec
 
     def load(self, model):
         return timm.load(model, self.path, self.record)
 
-    def class_names(self):
-        """ImageNet's, where the file has as many classes."""
-        if timm.classes_of(self.path, self.record) != PUBLISHED_CLASSES:
-            return None
-        return tuple(imagenet_classes().values())
+
+def _download_config(hub_id, revision):
+    """The path of timm's config in a repository, None where it has none."""
+    try:
+        return hub.download(hub_id, timm_config.CONFIG_FILE, revision)
+    except hub.DownloadError as error:
+        _LOGGER.warning(
+            "%s: the pixel statistics and classes of the published network are "
+            "used. %s",
+            hub_id,
+            str(error).removesuffix(" Nothing was loaded."),
+        )
+        return None
 
 
 def _local_safetensors(source):
@@ -107,6 +139,10 @@ def _hub_id(source):
 
 
 class _KerasSource(Source):
+    def image_spec(self, network):
+        spec = keras_files.image_spec(self.path)
+        return super().image_spec(network) if spec is None else spec
+
     def load(self, model):
         keras_files.load(model, self.path)
         return []
@@ -128,8 +164,12 @@ class _DarknetSource(Source):
     def complete(self):
         return not darknet.is_backbone(self.path)
 
-    def class_names(self):
-        return tuple(darknet_classes().values())
+    def image_spec(self, network):
+        """Darknet does not smooth a photograph that shrinks."""
+        spec = published_image_spec(network).replace(antialias=False)
+        if darknet.is_backbone(self.path):
+            return spec
+        return spec.replace(class_names=darknet_classes().values())
 
     def load(self, model):
         try:
@@ -141,11 +181,11 @@ class _DarknetSource(Source):
 
 
 def choose(network, weights):
-    """The source of a network's weights; None for random ones.
+    """The source of the weights, None for random ones.
 
     Args:
-        network: a `models.spec.NetworkSpec`.
-        weights: as a factory takes it.
+        network: the `NetworkSpec` that is built.
+        weights: as of the factories, or a `Source`.
 
     Raises:
         ValueError: weights that no network, or not this one, can take.
@@ -158,38 +198,86 @@ def choose(network, weights):
         )
     weights = os.fspath(weights)
     if weights == "imagenet":
-        return _published(network)
+        return _imagenet(network)
     _refuse_pickles(weights)
     if re.fullmatch(r"hf://[^/]+/[^/]+", weights):
         return _KerasHubSource(weights.removeprefix("hf://"))
-    kinds = (
-        (weights.endswith(_KERAS_FILES), lambda: _KerasSource(weights)),
-        (
-            weights.endswith(".safetensors"),
-            lambda: _timm_file(network, weights),
-        ),
-        (
-            weights.endswith(".weights") or darknet.is_backbone(weights),
-            lambda: _darknet_file(network, weights),
-        ),
+    if weights.endswith(_KERAS_FILES):
+        return _KerasSource(_existing(weights))
+    if weights.endswith(".safetensors"):
+        return _timm_file(network, _existing(weights))
+    if weights.endswith(".weights") or darknet.is_backbone(weights):
+        return _darknet_file(network, _existing(weights))
+    raise ValueError(
+        f"`weights` must be {_KINDS}. Received: weights={weights!r}"
     )
-    make = next((make for matches, make in kinds if matches), None)
-    if make is None:
-        raise ValueError(
-            f"`weights` must be {_KINDS}. Received: weights={weights!r}"
-        )
-    if not os.path.isfile(weights):
-        raise ValueError(
-            f"`weights` names no file. Received: weights={weights!r}"
-        )
-    return make()
+
+
+def _existing(path):
+    if not os.path.isfile(path):
+        raise ValueError(f"`weights` names no file. Received: weights={path!r}")
+    return path
+
+
+def published_image_spec(network):
+    """The `ImageSpec` of a network's published weights, without names.
+
+    timm's networks have their record's, those trained by Darknet pixels in
+    [0, 1] as they are.
+    """
+    record = record_of(network.name)
+    if record is None:
+        return ImageSpec(size=(network.input_size,) * 2)
+    return ImageSpec(
+        size=(record.input_size,) * 2,
+        mean=record.mean,
+        std=record.std,
+        crop=record.crop,
+        interpolation=record.interpolation,
+    )
+
+
+def image_spec(network, source, shape, classes):
+    """The `ImageSpec` of a network about to be built.
+
+    Args:
+        network: its `NetworkSpec`.
+        source: of its weights, fetched; None for random ones.
+        shape: (height, width, channels) of the image; sides may be None.
+        classes: outputs of the classifier, None without one.
+    """
+    if source is None:
+        spec = published_image_spec(network)
+    else:
+        spec = source.image_spec(network)
+    height, width, channels = shape
+    if height is not None and width is not None:
+        spec = spec.replace(size=(height, width))
+    if spec.class_names is not None and len(spec.class_names) != classes:
+        spec = spec.replace(class_names=None)
+    return spec.replace(
+        mean=_of_channels(spec.mean, channels),
+        std=_of_channels(spec.std, channels),
+    )
+
+
+def _of_channels(numbers, channels):
+    """RGB statistics for other images, as `timm.adapt_input_channels`.
+
+    Four channels: R, G, B, R. Any other number: the average for all.
+    """
+    if len(numbers) in (1, channels):
+        return numbers
+    if channels == 4:
+        return (*numbers, numbers[0])
+    return (sum(numbers) / len(numbers),)
 
 
 def load(source, model):
-    """Fills `model`; what stays at its initial value is logged and returned."""
+    """Fills `model`; what stays at its initial value is logged, returned."""
     left = source.load(model)
     if left:
-        logging.getLogger("keras_csp").warning(
+        _LOGGER.warning(
             "%s: left at their initial values, since the weights have another "
             "classifier: %s",
             model.name,
@@ -198,37 +286,38 @@ def load(source, model):
     return left
 
 
-def _published(network):
+def _imagenet(network):
     record = record_of(network.name)
     if record is not None:
         return TimmSource(record)
-    received = f"Received: weights='imagenet' for {network.name}"
-    if network.pretrained:
-        other = network.pretrained.name
-        raise ValueError(
-            f"{network.name} has no published weights of its own: timm's "
-            f"belong to keras_csp.{other}, a network that differs in its "
-            f"activations or stages. Use keras_csp.{other}("
-            "weights='imagenet'), or give the path of the authors' Darknet "
-            f".weights file. {received}"
+    reason = f"There are no published ImageNet weights of {network.name}. "
+    twin = network.timm_counterpart
+    if twin:
+        reason += (
+            f"timm's are of {twin}, another network: "
+            f'keras_csp.{twin}(weights="imagenet"). '
         )
-    raise ValueError(
-        f'{network.name} has no published weights: weights="imagenet" is not '
-        "available. Networks that have them: "
-        + ", ".join(r.network for r in records())
-        + f". {received}"
-    )
+    if any(file.network == network.name for file in darknet_files()):
+        reason += (
+            "For the authors' Darknet weights give the path of their file, "
+            f"weights='{network.cfg}.weights'; keras_csp.list_weights() shows "
+            "where they are published. "
+        )
+    if not twin:
+        names = ", ".join(record.network for record in records())
+        reason += f"Networks with weights of timm's: {names}. "
+    raise ValueError(f"{reason}Received: weights='imagenet' for {network.name}")
 
 
 def _timm_file(network, path):
     record = record_of(network.name)
     if record is not None:
         return TimmSource(record, path)
-    twin = network.pretrained and network.pretrained.name
+    twin = network.timm_counterpart
     raise ValueError(
-        f"A .safetensors file holds a network of timm's, and {network.name} is "
-        "none of them"
-        + (f": its twin there is {twin}. " if twin else ". ")
+        "A .safetensors file holds a network of timm's, and "
+        f"{network.name} is not one of them"
+        + (f": timm's is {twin}. " if twin else ". ")
         + f"Use keras_csp.{twin or '<its network>'}(weights={path!r}) or "
         "keras_csp.weights.load_timm. Received: "
         f"weights={path!r} for {network.name}"
@@ -242,17 +331,17 @@ def _darknet_file(network, path):
         return _DarknetSource(path)
     if network.cfg is not None:
         raise ValueError(
-            "By its name, this file belongs to a network with another "
-            f"activation than {network.name} (cfg/{network.cfg}.cfg): the "
-            "authors' omega networks have Mish. The file cannot tell. Use "
+            "By its name this file holds a network with another activation "
+            f"than {network.name} (cfg/{network.cfg}.cfg): the authors' omega "
+            "networks have Mish, and a Darknet file does not state it. Use "
             "keras_csp.darknet.load(cfg, weights) with its own cfg file. "
             f"Received: weights={path!r}"
         )
     twin = network.name.removesuffix("Timm")
     raise ValueError(
-        f"A Darknet file fits the network of its cfg file, and {network.name} "
-        "has none by the authors"
-        + (f": its twin there is {twin}. " if twin != network.name else ". ")
+        "A Darknet file fits the network of its cfg file, and the authors "
+        f"published none for {network.name}"
+        + (f": theirs is {twin}. " if twin != network.name else ". ")
         + "Use keras_csp.darknet.load(cfg, weights). "
         f"Received: weights={path!r} for {network.name}"
     )

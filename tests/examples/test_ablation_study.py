@@ -71,7 +71,7 @@ def test_a_reduced_row_is_the_same_network_with_less_width(row, by):
         assert other.output_shape == (*sides, divided)
     assert small.name == f"{row.name}_reduced{by}"
     assert small.provenance.startswith(f"Reduced: {row.name}, ")
-    assert small.pretrained is None and small.cfg is None
+    assert small.timm_counterpart is None and small.cfg is None
     assert "reduced" not in row.name
 
 

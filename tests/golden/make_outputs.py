@@ -50,16 +50,22 @@ def build(name):
     return keras_csp.get_factory(name.split("-")[0])(**options, **variant)
 
 
-def images():
-    """Large patches: a network averages finer noise away."""
-    patches = np.random.default_rng(0).random((2, 4, 4, 3), dtype="float32")
-    return patches.repeat(16, axis=1).repeat(16, axis=2)
+def images(model, number=2, seed=0):
+    """What `model` normalises to large patches, uniform in [0, 1).
+
+    A network averages finer noise away.
+    """
+    rng = np.random.default_rng(seed)
+    patches = rng.random((number, 4, 4, 3), dtype="float32")
+    spec = keras_csp.image_spec(model)
+    pixels = patches * np.float32(spec.std) + np.float32(spec.mean)
+    return pixels.repeat(16, axis=1).repeat(16, axis=2)
 
 
 def logits(name, precision="float32"):
     keras.config.set_dtype_policy(PRECISIONS[precision])
     model = randomize(build(name))
-    outputs = model(images())
+    outputs = model(images(model))
     keras.config.set_dtype_policy("float32")
     return np.asarray(keras.ops.convert_to_numpy(outputs))
 

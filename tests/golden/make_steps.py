@@ -17,7 +17,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from make_outputs import PRECISIONS, build  # isort: skip  (imports keras_csp first)
+from make_outputs import PRECISIONS, build, images  # isort: skip  (imports keras_csp first)
 import keras
 import numpy as np
 from support import SMALL, randomize
@@ -38,14 +38,6 @@ NAMES = (
 LEARNING_RATE = 1e-3
 
 
-def images(number=4):
-    """Large patches: a network averages finer noise away."""
-    patches = np.random.default_rng(1).random(
-        (number, 4, 4, 3), dtype="float32"
-    )
-    return patches.repeat(16, axis=1).repeat(16, axis=2)
-
-
 def step(name, precision="float32", jit_compile="auto"):
     """{"loss", kind of variable: norm of what all of them changed by}."""
     keras.config.set_dtype_policy(PRECISIONS[precision])
@@ -55,7 +47,8 @@ def step(name, precision="float32", jit_compile="auto"):
         keras.losses.CategoricalCrossentropy(from_logits=True),
         jit_compile=jit_compile,
     )
-    x, y = images(), np.eye(10, dtype="float32")[[1, 3, 5, 7]]
+    x = images(model, number=4, seed=1)
+    y = np.eye(10, dtype="float32")[[1, 3, 5, 7]]
     before = _values(model)
     found = {"loss": float(model.train_on_batch(x, y))}
     changes = collections.Counter()

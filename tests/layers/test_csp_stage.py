@@ -23,16 +23,16 @@ def test_stage_is_equation_4(rng, gamma, fusion):
     stage.build(x.shape)
     randomize(stage)
 
-    crossing = int(8 * gamma)
-    y = reference.conv_norm_act(x[..., crossing:], unit_weights(block))
+    shortcut = int(8 * gamma)
+    y = reference.conv_norm_act(x[..., shortcut:], unit_weights(block))
     if fusion != "first":  # T
         weights = unit_weights(stage.partial_transition)
         assert weights[0].shape == (1, 1, 6, 6)
         y = reference.conv_norm_act(y, weights)
-    y = np.concatenate([x[..., :crossing], y], axis=-1)
+    y = np.concatenate([x[..., :shortcut], y], axis=-1)
     if fusion != "last":  # M
         weights = unit_weights(stage.transition)
-        assert weights[0].shape == (1, 1, crossing + 6, crossing + 6)
+        assert weights[0].shape == (1, 1, shortcut + 6, shortcut + 6)
         y = reference.conv_norm_act(y, weights)
 
     answer = np.asarray(stage(x))
@@ -59,10 +59,10 @@ def test_two_convolutions_equal_one_and_a_slice(rng, gamma):
     before.build(x.shape)
     by_slice.build(x.shape)
 
-    crossing, inner = by_convolution._branches
+    shortcut, main = by_convolution._branches
     joined = [
         np.concatenate(pair, axis=-1)
-        for pair in zip(crossing.get_weights(), inner.get_weights())
+        for pair in zip(shortcut.get_weights(), main.get_weights())
     ]
     before.set_weights(joined)
     for name in ("partial_transition", "transition"):
@@ -79,22 +79,22 @@ def test_two_convolutions_equal_one_and_a_slice(rng, gamma):
 
 def test_a_pair_of_layers_splits_freely(rng):
     x = rng.normal(size=(1, 8, 8, 4))
-    crossing = ConvNormAct(3, 3, 2)
-    inner = [ConvNormAct(6), ConvNormAct(5, 3, 2)]
+    shortcut = ConvNormAct(3, 3, 2)
+    main = [ConvNormAct(6), ConvNormAct(5, 3, 2)]
     stage = CSPStage(
         ConvNormAct(5, 3),
-        split=(crossing, inner),
+        split=(shortcut, main),
         partial_transition=2,
         transition=7,
     )
     stage.build(x.shape)
     randomize(stage)
-    x_crossing = reference.conv_norm_act(x, unit_weights(crossing), 2)
-    y = reference.conv_norm_act(x, unit_weights(inner[0]))
-    y = reference.conv_norm_act(y, unit_weights(inner[1]), 2)
+    x_shortcut = reference.conv_norm_act(x, unit_weights(shortcut), 2)
+    y = reference.conv_norm_act(x, unit_weights(main[0]))
+    y = reference.conv_norm_act(y, unit_weights(main[1]), 2)
     for layer in (stage.blocks[0], stage.partial_transition):
         y = reference.conv_norm_act(y, unit_weights(layer))
-    y = np.concatenate([x_crossing, y], axis=-1)
+    y = np.concatenate([x_shortcut, y], axis=-1)
     y = reference.conv_norm_act(y, unit_weights(stage.transition))
     assert y.shape == (1, 4, 4, 7)
     np.testing.assert_allclose(np.asarray(stage(x)), y, atol=1e-5)
@@ -106,10 +106,10 @@ class Bare(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.inner = keras.layers.Conv2D(4, 3, padding="same")
+        self.main = keras.layers.Conv2D(4, 3, padding="same")
 
     def call(self, x):
-        return keras.ops.relu(self.inner(x)) + x
+        return keras.ops.relu(self.main(x)) + x
 
 
 @pytest.mark.parametrize(

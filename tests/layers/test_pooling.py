@@ -12,10 +12,10 @@ from keras_csp.layers import (
 )
 
 
-def bordered_max(x, size, strides, before, after):
-    """Every window by itself, over a border of minus infinity."""
-    border = (before, after)
-    x = np.pad(x, [(0, 0), border, border, (0, 0)], constant_values=-np.inf)
+def padded_max(x, size, strides, before, after):
+    """Every window by itself, over a padding of minus infinity."""
+    padding = (before, after)
+    x = np.pad(x, [(0, 0), padding, padding, (0, 0)], constant_values=-np.inf)
     rows, columns = ((side - size) // strides + 1 for side in x.shape[1:3])
     y = np.empty((x.shape[0], rows, columns, x.shape[-1]))
     for i in range(rows):
@@ -28,12 +28,12 @@ def bordered_max(x, size, strides, before, after):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("strides", [1, 2, 3])
-def test_bordered_max_pooling_is_its_definition(size, strides, rng):
+def test_padded_max_pooling_is_its_definition(size, strides, rng):
     x = rng.normal(size=(2, 9, 6, 3)).astype("float32") - 3
     for before in range(size):
         for after in range(size):
             layer = PaddedMaxPooling2D(size, strides, (before, after))
-            expected = bordered_max(x, size, strides, before, after)
+            expected = padded_max(x, size, strides, before, after)
             for training in (False, True):
                 y = np.asarray(layer(x, training=training))
                 np.testing.assert_array_equal(y, expected)
@@ -66,46 +66,46 @@ def test_the_gradient_goes_to_the_largest(training, rng):
 def test_a_map_smaller_than_the_window(side, rng):
     x = rng.normal(size=(1, side, side, 2)).astype("float32") - 9
     y = PaddedMaxPooling2D(5, 1, 2)(x)
-    np.testing.assert_array_equal(np.asarray(y), bordered_max(x, 5, 1, 2, 2))
+    np.testing.assert_array_equal(np.asarray(y), padded_max(x, 5, 1, 2, 2))
 
 
 @pytest.mark.parametrize(
-    ("size", "strides", "border"), [(3, 2, 1), (2, 2, 0), (3, 1, 1), (5, 3, 2)]
+    ("size", "strides", "padding"), [(3, 2, 1), (2, 2, 0), (3, 1, 1), (5, 3, 2)]
 )
-def test_bordered_max_pooling_is_that_of_torch(size, strides, border, rng):
+def test_padded_max_pooling_is_that_of_torch(size, strides, padding, rng):
     torch = pytest.importorskip("torch")
     x = rng.normal(size=(2, 11, 8, 3)).astype("float32")
-    y = PaddedMaxPooling2D(size, strides, border)(x)
+    y = PaddedMaxPooling2D(size, strides, padding)(x)
     theirs = torch.nn.functional.max_pool2d(
-        torch.tensor(x).permute(0, 3, 1, 2), size, strides, border
+        torch.tensor(x).permute(0, 3, 1, 2), size, strides, padding
     )
     np.testing.assert_array_equal(
         np.asarray(y), theirs.permute(0, 2, 3, 1).numpy()
     )
 
 
-def test_bordered_max_pooling_of_open_sides(rng):
+def test_padded_max_pooling_of_open_sides(rng):
     image = keras.Input((None, None, 3))
     layer = PaddedMaxPooling2D(3, 2, (0, 1))
     model = keras.Model(image, layer(image))
     x = rng.random((1, 7, 4, 3), dtype="float32")
     np.testing.assert_array_equal(
-        np.asarray(model(x)), bordered_max(x, 3, 2, 0, 1)
+        np.asarray(model(x)), padded_max(x, 3, 2, 0, 1)
     )
 
 
 @pytest.mark.parametrize(
-    "border", [3, -1, (1,), (1, 2, 1), (0, 3), "a", 1.0, (0.5, 1)]
+    "padding", [3, -1, (1,), (1, 2, 1), (0, 3), "a", 1.0, (0.5, 1)]
 )
-def test_wrong_borders(border):
-    with pytest.raises(ValueError, match="`border` must be one or two"):
-        PaddedMaxPooling2D(3, 2, border=border)
+def test_wrong_padding(padding):
+    with pytest.raises(ValueError, match="`padding` must be one or two"):
+        PaddedMaxPooling2D(3, 2, padding=padding)
 
 
 def test_default_strides_are_the_size(rng):
     x = rng.random((1, 6, 6, 1), dtype="float32")
     y = PaddedMaxPooling2D(3)(x)
-    np.testing.assert_array_equal(np.asarray(y), bordered_max(x, 3, 3, 0, 0))
+    np.testing.assert_array_equal(np.asarray(y), padded_max(x, 3, 3, 0, 0))
 
 
 @pytest.mark.parametrize("filters", [1, 2, 3, 6])
@@ -133,7 +133,7 @@ def test_spatial_pyramid_pooling_is_its_definition(sizes, rng):
     layer = SpatialPyramidPooling(sizes)
     y = np.asarray(layer(x))
     pools = [
-        bordered_max(x, size, 1, size // 2, size // 2)
+        padded_max(x, size, 1, size // 2, size // 2)
         for size in sorted(sizes, reverse=True)
     ]
     np.testing.assert_array_equal(y, np.concatenate([*pools, x], axis=-1))

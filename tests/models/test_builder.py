@@ -1,6 +1,9 @@
 """The contract of keras.applications, on small networks with all layers."""
 
+import copy
 import inspect
+import io
+import pickle
 
 import keras
 import numpy as np
@@ -14,10 +17,11 @@ from support import (
 )
 
 import keras_csp
+from keras_csp import _registry
 from keras_csp.analysis.published import published_rows
 from keras_csp.models.builder import build_network
 
-small = pytest.mark.parametrize("row", SMALL.values(), ids=SMALL)
+small = pytest.mark.parametrize("network", SMALL.values(), ids=SMALL)
 LAST = {
     "SmallCSPResNeXt": 24,
     "SmallCSPPelee": 40,
@@ -40,38 +44,99 @@ def test_signature_is_that_of_keras_applications():
 
 def test_list_models_names_what_the_package_exports():
     names = keras_csp.list_models()
-    timms = {record.network for record in keras_csp.weights.records()}
-    assert len(timms) == 15
-    assert len(set(names) - timms) == 29  # the paper's and its authors'
+    assert set(names) == {
+        name for name in keras_csp.models.__all__ if name[0].isupper()
+    }
     for name in names:
         assert getattr(keras_csp, name) is keras_csp.get_factory(name)
         assert keras_csp.get_factory(name).__name__ == name
 
 
 def test_docstrings_say_what_is_known():
-    status = {row.factory: row.status for row in published_rows()}
-    for name in keras_csp.list_models():
-        text = keras_csp.get_factory(name).__doc__
-        assert "Args:" in text
-        word = {"exact": "Exact|Published"}.get(
-            known := status.get(name, "exact"), known.capitalize()
+    """The table of published numbers and the specs say the same of each."""
+    for row in published_rows():
+        text = keras_csp.get_factory(row.factory).__doc__
+        words = {"exact": ("Exact", "Published")}
+        expected = words.get(row.provenance, (row.provenance.capitalize(),))
+        assert text.split("\n\n")[1].startswith(expected), row.factory
+
+
+class _Unpickled(pickle.Unpickler):
+    """Notes what is looked up by name."""
+
+    def __init__(self, data):
+        super().__init__(io.BytesIO(data))
+        self.names = []
+
+    def find_class(self, module, name):
+        self.names.append((module, name))
+        return super().find_class(module, name)
+
+
+@pytest.mark.parametrize("name", keras_csp.list_models())
+def test_factories_are_pickled_by_name_and_copied(name):
+    made = keras_csp.get_factory(name)
+    reader = _Unpickled(pickle.dumps(made))
+    assert reader.load() is made
+    assert reader.names == [(made.__module__, name)]
+    assert copy.deepcopy(made) is made
+
+
+def test_factory_of_a_module_is_pickled_from_there(tmp_path, monkeypatch):
+    """A network of the user's, in a file of the user's."""
+    (tmp_path / "my_networks.py").write_text(
+        "from keras_csp.models.builder import factory\n"
+        "from support import SMALL\n"
+        "SmallMobile = factory(SMALL['SmallMobile'])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(_registry, "_FACTORIES", dict(_registry._FACTORIES))
+    import my_networks
+
+    made = my_networks.SmallMobile
+    assert made.__module__ == "my_networks"
+    assert pickle.loads(pickle.dumps(made)) is made
+
+
+def test_integers_of_numpy():
+    network = SMALL["SmallMobile"]
+    configurations = set()
+    for kind in (int, np.int64, np.uint8):
+        keras.utils.clear_session()  # the numbers in names start anew
+        model = build_network(
+            network,
+            input_shape=(kind(64), kind(32), kind(3)),
+            classes=kind(2),
         )
-        assert any(w in text for w in word.split("|")), name
+        configurations.add(model.to_json())
+    assert len(configurations) == 1
+
+
+def test_first_layer_holds_the_image_spec():
+    network = SMALL["SmallMobile"]
+    spec = keras_csp.image_spec(build_network(network))
+    assert spec == keras_csp.ImageSpec(size=(64, 64))
+    spec = keras_csp.image_spec(build_network(network, include_top=False))
+    assert spec.size == (64, 64)  # the published size
+    image = keras.Input((40, 50, 3))
+    model = build_network(network, include_top=False, input_tensor=image)
+    assert model.layers[1].name == "preprocessing"
+    assert keras_csp.image_spec(model).size == (40, 50)
 
 
 @small
-def test_no_top(row):
-    model = build_network(row, include_top=False)
+def test_no_top(network):
+    model = build_network(network, include_top=False)
     assert model.input_shape == (None, None, None, 3)
     assert len(model.output_shape) == 4
-    assert LAST[row.name] in (None, model.output_shape[-1])
+    assert LAST[network.name] in (None, model.output_shape[-1])
 
 
 @small
 @pytest.mark.parametrize("pooling", ["avg", "max"])
-def test_pooling(row, pooling, rng):
-    features = build_network(row, include_top=False)
-    pooled = build_network(row, include_top=False, pooling=pooling)
+def test_pooling(network, pooling, rng):
+    features = build_network(network, include_top=False)
+    pooled = build_network(network, include_top=False, pooling=pooling)
     pooled.set_weights(randomize(features).get_weights())
     x = rng.random((2, 33, 47, 3), dtype="float32")
     reduce = {"avg": np.mean, "max": np.max}[pooling]
@@ -85,17 +150,17 @@ def test_pooling(row, pooling, rng):
 
 @small
 @pytest.mark.parametrize("channels", [1, 4])
-def test_other_input_channels(row, channels, rng):
+def test_other_input_channels(network, channels, rng):
     model = build_network(
-        row, include_top=False, input_shape=(None, None, channels)
+        network, include_top=False, input_shape=(None, None, channels)
     )
     assert model(rng.random((1, 40, 33, channels))).shape[0] == 1
 
 
 @small
 @pytest.mark.parametrize("sides", [(32, 32), (33, 47), (65, 34)])
-def test_odd_sizes_have_the_shape_they_announce(row, sides, rng):
-    model = build_network(row, input_shape=(*sides, 3), classes=5)
+def test_odd_sizes_have_the_shape_they_announce(network, sides, rng):
+    model = build_network(network, input_shape=(*sides, 3), classes=5)
     outputs = keras.Model(model.input, [la.output for la in model.layers[1:]])
     for real, announced in zip(
         outputs(rng.random((2, *sides, 3))), outputs.outputs
@@ -104,9 +169,9 @@ def test_odd_sizes_have_the_shape_they_announce(row, sides, rng):
 
 
 @small
-def test_open_sides_equal_fixed_sides(row, rng):
-    fixed = build_network(row, include_top=False, input_shape=(45, 39, 3))
-    opened = build_network(row, include_top=False)
+def test_open_sides_equal_fixed_sides(network, rng):
+    fixed = build_network(network, include_top=False, input_shape=(45, 39, 3))
+    opened = build_network(network, include_top=False)
     opened.set_weights(randomize(fixed).get_weights())
     x = rng.random((1, 45, 39, 3), dtype="float32")
     np.testing.assert_allclose(
@@ -118,26 +183,26 @@ def test_open_sides_equal_fixed_sides(row, rng):
 
 
 def test_custom_input_tensor(rng):
-    row = SMALL["SmallCSPPelee"]
+    network = SMALL["SmallCSPPelee"]
     inputs = keras.Input((200, 200, 4), name="custom_input")
     x = keras.layers.Conv2D(3, 2, strides=2)(inputs)
-    model = build_network(row, include_top=False, input_tensor=x)
+    model = build_network(network, include_top=False, input_tensor=x)
     assert model.input_shape == (None, 200, 200, 4)
     assert model(rng.random((1, 200, 200, 4))).shape[-1] == 40
-    top = build_network(row, input_tensor=inputs, classes=3)
+    top = build_network(network, input_tensor=inputs, classes=3)
     assert top.output_shape == (None, 3)
 
 
 def test_classifier(rng):
-    row = SMALL["SmallCSPPelee"]
+    network = SMALL["SmallCSPPelee"]
     x = rng.random((2, 64, 64, 3), dtype="float32")
-    model = build_network(row, classes=7)
+    model = build_network(network, classes=7)
     assert model.name == "smallcsppelee"
     assert model.layers[-1].name == "predictions"
     assert model.layers[-1].activation is keras.activations.softmax
     np.testing.assert_allclose(np.asarray(model(x)).sum(1), 1, atol=1e-5)
     logits = build_network(
-        row, classes=7, classifier_activation=None, name="mine"
+        network, classes=7, classifier_activation=None, name="mine"
     )
     assert logits.name == "mine"
     logits.set_weights(model.get_weights())
@@ -153,15 +218,18 @@ import keras_csp, keras, numpy as np
 from keras_csp.models.builder import build_network
 from support import SMALL
 folder = sys.argv[1]
-for name, row in SMALL.items():
+for name, network in SMALL.items():
     x = np.load(f"{folder}/{name}.npy")
     whole = keras.saving.load_model(f"{folder}/{name}.keras")
-    again = build_network(row, classes=5, weights=f"{folder}/{name}.keras")
+    spec = keras_csp.image_spec(whole)
+    assert spec.class_names == ("a", "b", "c", "d", "e"), spec
+    assert spec.crop == 0.875, spec
+    again = build_network(network, classes=5, weights=f"{folder}/{name}.keras")
     assert (np.asarray(again(x)) == np.asarray(whole(x))).all()
     weighted = build_network(
-        row, classes=5, weights=f"{folder}/{name}.weights.h5")
+        network, classes=5, weights=f"{folder}/{name}.weights.h5")
     features = build_network(
-        row, include_top=False, weights=f"{folder}/{name}.weights.h5")
+        network, include_top=False, weights=f"{folder}/{name}.weights.h5")
     np.savez(f"{folder}/{name}_reloaded.npz", whole=whole(x),
              weighted=weighted(x), features=features(x))
 """
@@ -171,11 +239,14 @@ def test_files_come_back_in_a_new_process(tmp_path, rng):
     """.keras, .weights.h5, and the latter without the classifier."""
 
     expected = {}
-    for name, row in SMALL.items():
-        model = randomize(build_network(row, classes=5))
+    for name, network in SMALL.items():
+        model = randomize(build_network(network, classes=5))
         x = rng.random((2, 64, 64, 3), dtype="float32")
         np.save(tmp_path / f"{name}.npy", x)
-        model.save(tmp_path / f"{name}.keras")
+        named = keras_csp.with_image_spec(
+            model, crop=0.875, class_names=list("abcde")
+        )
+        named.save(tmp_path / f"{name}.keras")
         model.save_weights(tmp_path / f"{name}.weights.h5")
         last = [la for la in model.layers if len(la.output.shape) == 4]
         pooled = [la for la in last if "avg_pool" in la.name]
@@ -193,12 +264,12 @@ def test_files_come_back_in_a_new_process(tmp_path, rng):
 def test_weights_of_another_network_are_refused(tmp_path):
     path = tmp_path / "pelee.weights.h5"
     build_network(SMALL["SmallCSPPelee"], classes=5).save_weights(path)
-    for row, options in (
+    for network, options in (
         (SMALL["SmallMobile"], {}),
         (SMALL["SmallCSPPelee"], {"classes": 6}),
     ):
         with pytest.raises(ValueError, match=r"pelee\.weights\.h5.*not fit"):
-            build_network(row, weights=path, **{"classes": 5, **options})
+            build_network(network, weights=path, **{"classes": 5, **options})
 
 
 def test_truncated_weights_are_refused(tmp_path):
@@ -221,14 +292,14 @@ def test_weights_with_a_part_missing_are_refused(tmp_path):
 
 
 @small
-def test_every_trainable_weight_gets_a_gradient(row, rng):
-    model = build_network(row, classes=5)
+def test_every_trainable_weight_gets_a_gradient(network, rng):
+    model = build_network(network, classes=5)
     assert_every_weight_gets_a_gradient(model, rng)
 
 
 @small
-def test_frozen_network_keeps_its_statistics(row, rng):
-    model = build_network(row, classes=5)
+def test_frozen_network_keeps_its_statistics(network, rng):
+    model = build_network(network, classes=5)
     model.trainable = False
     statistics = [w for w in model.weights if "moving" in w.path]
     assert statistics
@@ -247,7 +318,8 @@ def test_mixed_precision_step_is_finite(name, policy, rng):
     keras.config.set_dtype_policy(policy)
     model = build_network(SMALL[name], classes=5)
     assert model.layers[-1].compute_dtype == "float32"
-    assert model.layers[2].compute_dtype == policy.removeprefix("mixed_")
+    half = policy.removeprefix("mixed_")
+    assert model.get_layer("stem_1").compute_dtype == half
     model.compile("sgd", "sparse_categorical_crossentropy")
     images = rng.random((4, 64, 64, 3), dtype="float32")
     labels = np.arange(4)
@@ -259,7 +331,7 @@ def test_mixed_precision_step_is_finite(name, policy, rng):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": "imagenet"}, "SmallMobile has no published weights"),
+        ({"weights": "imagenet"}, "no published ImageNet weights of Small"),
         ({"weights": "missing.weights.h5"}, "'missing.weights.h5'"),
         ({"weights": "model.pth"}, "execute code.*'model.pth'"),
         ({"weights": "model.npz"}, "'model.npz'"),
