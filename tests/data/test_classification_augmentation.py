@@ -349,7 +349,7 @@ def test_a_batch_of_one():
 
 @pytest.mark.parametrize("channels", [3, 1])
 def test_rand_augment(rng, channels):
-    """Of each image by itself, in [0, 1], and reproducible."""
+    """Of each image by itself, and in [0, 1]."""
     image = rng.integers(60, 200, (16, 16, channels), "uint8")
     options = {**vars(PLAIN), "rand_augment": 0.5}
     augmentation = ClassificationAugmentation(**options)
@@ -359,7 +359,6 @@ def test_rand_augment(rng, channels):
     difference = np.abs(found - views(PLAIN, image, 16, 1)).mean((1, 2, 3))
     assert (difference > 0.01).mean() > 0.85
     assert len({view.tobytes() for view in found}) > 70
-    np.testing.assert_array_equal(found, views(augmentation, image, 16, 80))
 
 
 def test_rand_augment_chooses_from_all_that_keras_has(monkeypatch):

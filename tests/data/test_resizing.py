@@ -92,6 +92,15 @@ def test_a_crop_is_the_middle_of_the_shape_of_the_size(shape, crop, rng):
     )
 
 
+def test_the_size_is_the_specs_or_given(rng):
+    image = smooth(rng, 30, 20)
+    assert fit_image(image, ImageSpec(16))[0].shape == (16, 16, 3)
+    assert fit_image(image, ImageSpec(16), 8)[0].shape == (8, 8, 3)
+    assert fit_image(image, ImageSpec(), (8, 9))[0].shape == (8, 9, 3)
+    with pytest.raises(ValueError, match="The images need a size"):
+        fit_image(image, ImageSpec())
+
+
 @pytest.mark.parametrize("resize", ["letterbox", "stretch", "crop"])
 def test_boxes_come_back(resize, rng):
     image = smooth(rng, 60, 100)
