@@ -44,7 +44,7 @@ def load_classification(
             class, with a warning.
         validation_split: fraction of the images that becomes the second
             split where there is no `test`, `val` or `validation`. Default 0.2.
-        seed: of the draw of those. Default 0.
+        seed: for choosing those images. Default 0.
         on_error: "skip" (default) leaves unreadable images out where they are
             met, names each in a warning and counts them in `skipped`;
             "raise" decodes all images now and raises.
@@ -88,7 +88,7 @@ def load_classification(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClassificationData:
-    """Images with labels, as `load_classification` reads them.
+    """Images with labels; `load_classification` reads them.
 
     Attributes:
         class_names: tuple, the name of each label.
@@ -202,8 +202,9 @@ class ClassificationData:
 
         Returns:
             `tf.data.Dataset` of float32 `(batch, size, size, channels)` in
-            [0, 1], and float32 `(batch, classes)` that add up to 1. A model of
-            other channels gets grey images, or three equal ones. An epoch
+            [0, 1], and float32 `(batch, classes)` that add up to 1. Images are
+            converted to the channels of a model: to grey by their luminance,
+            or from grey to three equal channels. An epoch
             has as many images as the set: an unreadable one's place is taken
             by another. `len` is the number of batches.
         """
@@ -252,9 +253,9 @@ class ClassificationData:
 
         Args:
             batch_size: the last batch may have fewer.
-            spec: as of `training`; by its `resize`, `crop` and
-                `interpolation`. Of a side: the square in the middle, the
-                paper's.
+            spec: a model, whose `ImageSpec` is read, an `ImageSpec`, or a
+                side or (height, width), which is cut from the middle, as in
+                the paper. Its `resize`, `crop` and `interpolation` apply.
 
         Returns:
             As `training`. Unreadable images are left out.
@@ -272,7 +273,8 @@ class ClassificationData:
 
         Args:
             batch_size: images; each counts tenfold.
-            spec: as of `training`: its size, which must be square.
+            spec: as for `training`. Only its size is used, which must be
+                square.
             shift: pixels between them. Default 32.
 
         Returns:

@@ -104,7 +104,7 @@ DETECTION_SOURCES = {"tfds:": read_tfds}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DetectionData:
-    """Images with boxes, as `load_detection` reads them.
+    """Images with boxes; `load_detection` reads them.
 
     Attributes:
         class_names: tuple, the name of each label.

@@ -198,13 +198,13 @@ def in_channels(pixels, channels):
 
 
 def as_spec(spec, resize, size=None):
-    """(`ImageSpec` with a size, channels or None) of what a pipeline is told.
+    """(`ImageSpec` with a size, channels or None) of a pipeline's argument.
 
     Args:
         spec: a model with an `ImageSpec`, an `ImageSpec`, (height, width), or
             the side of a square.
-        resize: of the last two.
-        size: instead of the specification's own.
+        resize: the resizing for the last two.
+        size: replaces that of `spec`. Default: none.
 
     Raises:
         ValueError: a model without an `ImageSpec`, or no size.

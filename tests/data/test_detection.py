@@ -583,7 +583,7 @@ def test_tfds_crowd_difficult_and_area(tmp_path, monkeypatch):
     assert example["labels"].tolist() == [1, 0, 0]
     assert example["area"].tolist() == [321, 7, 8]
 
-    # One that is no image is a fault, and the others keep their own boxes.
+    # One that is not an image is a fault, and the others keep their own boxes.
     read = module._record
 
     def harmed(number, example, faults):

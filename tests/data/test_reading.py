@@ -1,4 +1,4 @@
-"""Photographs of every kind against Pillow, and what is no photograph."""
+"""Photographs of every kind against Pillow; files that are not photographs."""
 
 import functools
 import io

@@ -193,7 +193,7 @@ def _is_box(value):
 
 
 def _is_number(value):
-    """Of a size that pixels can have; NaN compares False."""
+    """Whether it is a number small enough for pixels; NaN compares False."""
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
