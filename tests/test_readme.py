@@ -82,10 +82,6 @@ def test_pretrained_block_runs(tmp_path):
     darknet.save_weights(
         keras_csp.CSPResNeXt50(), tmp_path / "csresnext50.weights"
     )
-    text = darknet_reference.author_cfgs()["darknet/cfg/yolov4-tiny.cfg"]
-    cfg = tmp_path / "yolov4-tiny.cfg"
-    cfg.write_text(text)
-    darknet.save_weights(darknet.load(cfg), tmp_path / "yolov4-tiny.weights")
     repository = keras_csp.weights.find_record(name).hub_id
     with fake_hub({repository: path}) as server:
         run_python(

@@ -132,7 +132,8 @@ class Backend(keras.layers.Layer):
         self.convolution = convolution(4, "within")
 
     def call(self, x):
-        tf = pytest.importorskip("tensorflow")
+        import tensorflow as tf
+
         return tf.nn.relu(self.convolution(tf.nn.relu(x)))
 
 
@@ -140,6 +141,8 @@ class Backend(keras.layers.Layer):
     ("block", "convolutions"), [(Branches, 3), (Backend, 1)]
 )
 def test_a_users_own_block_in_a_stage(block, convolutions):
+    if block is Backend and keras.backend.backend() != "tensorflow":
+        pytest.skip("a block for TensorFlow")
     inputs = keras.Input((None, None, 8))
     stage = CSPStage([block()], partial_transition=None, activation=None)
     model = keras.Model(inputs, stage(inputs))

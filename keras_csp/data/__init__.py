@@ -17,6 +17,7 @@ from keras_csp.data.detection_augmentation import DetectionAugmentation
 from keras_csp.data.resizing import View, centre_crop, fit_image, letterbox
 from keras_csp.data.sources.records import Fault, ImageRecord
 from keras_csp.data.ten_crops import ten_crops
+from keras_csp.layers.preprocessing import to_grey
 
 __all__ = [
     "CLASSIFICATION_SOURCES",
@@ -34,4 +35,5 @@ __all__ = [
     "load_classification",
     "load_detection",
     "ten_crops",
+    "to_grey",
 ]

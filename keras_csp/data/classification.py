@@ -17,7 +17,7 @@ from keras_csp.data.classification_augmentation import (
 from keras_csp.data.random_ops import checked
 from keras_csp.data.reading import Reader, mapped
 from keras_csp.data.resizing import as_spec, fit_image, in_channels
-from keras_csp.data.sources import tfds
+from keras_csp.data.sources import find_reader, tfds
 from keras_csp.data.sources.folder import read_folder, splits_of
 from keras_csp.data.ten_crops import SHIFT, ten_crops
 
@@ -44,7 +44,7 @@ def load_classification(
             class, with a warning.
         validation_split: fraction of the images that becomes the second
             split where there is no `test`, `val` or `validation`. Default 0.2.
-        seed: of the draw of those. Default 0.
+        seed: for choosing those images. Default 0.
         on_error: "skip" (default) leaves unreadable images out where they are
             met, names each in a warning and counts them in `skipped`;
             "raise" decodes all images now and raises.
@@ -66,9 +66,9 @@ def load_classification(
             f"validation_split={validation_split!r}"
         )
     _check_seed(seed)
-    known = (p for p in CLASSIFICATION_SOURCES if str(source).startswith(p))
-    prefix = next(known, "")
-    reader = CLASSIFICATION_SOURCES.get(prefix, read_folders)
+    reader, name, prefix = find_reader(
+        source, CLASSIFICATION_SOURCES, read_folders
+    )
     options = {"validation_split": validation_split, "seed": seed}
     if data_dir is not None:
         options["data_dir"] = data_dir
@@ -79,7 +79,7 @@ def load_classification(
             f"Received: source={str(source)!r}, data_dir={str(data_dir)!r}"
         )
     options = {k: v for k, v in options.items() if k in taken}
-    pair = reader(str(source).removeprefix(prefix), **options)
+    pair = reader(name, **options)
     if on_error == "raise":
         for data in pair:
             data.check()
@@ -88,7 +88,7 @@ def load_classification(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClassificationData:
-    """Images with labels, as `load_classification` reads them.
+    """Images with labels; `load_classification` reads them.
 
     Attributes:
         class_names: tuple, the name of each label.
@@ -114,7 +114,7 @@ class ClassificationData:
 
     @classmethod
     def from_dataset(cls, dataset, class_names, size=None):
-        """Of a `tf.data.Dataset` of single (image, label).
+        """The data of a `tf.data.Dataset` of single (image, label).
 
         Args:
             dataset: image uint8 `(h, w, 3)` or `(h, w, 1)`, or a scalar
@@ -150,9 +150,9 @@ class ClassificationData:
         return self._with(self._elements.take(size), size)
 
     def shard(self, count, index):
-        """Every `count`-th image from `index` on: a host's share.
+        """Every `count`-th image from `index` on: one host's shard.
 
-        The first shares may have an image more than the others.
+        The first shards may have an image more than the others.
         """
         check_positive("count", count)
         if not _is_integer(index) or not 0 <= index < count:
@@ -163,7 +163,7 @@ class ClassificationData:
         size = len(range(index, self.size, count))
         if not size:
             raise ValueError(
-                f"{self.size} images cannot be shared by so many. Received: "
+                f"{self.size} images are too few for so many shards. Received: "
                 f"count={count}, index={index}"
             )
         return self._with(self._elements.shard(count, index), size)
@@ -202,8 +202,9 @@ class ClassificationData:
 
         Returns:
             `tf.data.Dataset` of float32 `(batch, size, size, channels)` in
-            [0, 1], and float32 `(batch, classes)` that add up to 1. A model of
-            other channels gets grey images, or three equal ones. An epoch
+            [0, 1], and float32 `(batch, classes)` that add up to 1. Images are
+            converted to the channels of a model: to grey by their luminance,
+            or from grey to three equal channels. An epoch
             has as many images as the set: an unreadable one's place is taken
             by another. `len` is the number of batches.
         """
@@ -230,7 +231,7 @@ class ClassificationData:
                 self._buffer, seed=seed, reshuffle_each_iteration=True
             )
         )
-        # Takes no more than one round, but for what is missing to it.
+        # One round; unreadable images are replaced from the next one.
         examples = examples.repeat().take(self.size)
         draws = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
 
@@ -252,9 +253,9 @@ class ClassificationData:
 
         Args:
             batch_size: the last batch may have fewer.
-            spec: as of `training`; by its `resize`, `crop` and
-                `interpolation`. Of a side: the square in the middle, the
-                paper's.
+            spec: a model, whose `ImageSpec` is read, an `ImageSpec`, or a
+                side or (height, width), which is cut from the middle, as in
+                the paper. Its `resize`, `crop` and `interpolation` apply.
 
         Returns:
             As `training`. Unreadable images are left out.
@@ -272,7 +273,8 @@ class ClassificationData:
 
         Args:
             batch_size: images; each counts tenfold.
-            spec: as of `training`: its size, which must be square.
+            spec: as for `training`. Only its size is used, which must be
+                square.
             shift: pixels between them. Default 32.
 
         Returns:
@@ -421,6 +423,12 @@ def _of_files(path, names, files, labels):
 
 def read_tfds(name, validation_split, data_dir=None):
     """A set of TensorFlow Datasets, in two splits."""
+    found, split = tfds.split_name(name)
+    if split:
+        raise ValueError(
+            "Classification data come in two splits, which are found by name; "
+            f"give tfds:{found}. Received: source='tfds:{name}'"
+        )
     names, channels, splits = tfds.read_labels(name, validation_split, data_dir)
     return tuple(
         _of_elements(elements, size, names, channels)
@@ -428,9 +436,11 @@ def read_tfds(name, validation_split, data_dir=None):
     )
 
 
-# Prefix of a source: a function from the text after it, and what it takes of
-# `validation_split`, `seed` and `data_dir`, to two `ClassificationData`. Enter
-# your own.
+# {prefix: reader}: the function that reads the sources of a prefix, e.g.
+# "csv:". It takes the text after the prefix and those of `validation_split`,
+# `seed` and `data_dir` that it has an argument for, and returns two
+# `ClassificationData`, e.g. by `from_dataset`. A prefix without a colon is the
+# whole source. Enter your own.
 CLASSIFICATION_SOURCES = {"digits": read_digits, "tfds:": read_tfds}
 
 

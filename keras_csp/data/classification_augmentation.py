@@ -42,13 +42,13 @@ class ClassificationAugmentation:
     Keras has neither Darknet's crop nor a mosaic.
 
     Args:
-        min_crop, max_crop: the image's shorter side becomes as many pixels,
-            before a square of the network's size is cut at random; what is
-            outside the image is black. Defaults 128 and 448, for networks of
-            224 or 256 pixels.
+        min_crop, max_crop: the image's shorter side becomes a number of
+            pixels between them, before a square of the network's size is cut
+            at random; what is outside the image is black. Defaults 128 and
+            448, for networks of 224 or 256 pixels.
         angle: degrees, turned by up to it. Default 7.
-        aspect: width by height is multiplied by a factor between it and 1,
-            or the inverse. Default 0.75.
+        aspect: width / height is multiplied by a factor between 1 and this
+            number, or by its inverse, equally often. Default 0.75.
         flip: probability of left and right exchanged. Default 0.5.
         hue: the hue turns by up to this fraction of the circle. Default 0.1.
         saturation, brightness: multiplied by a factor between 1 and this
@@ -202,7 +202,7 @@ def rotated_crop(image, size, scale, aspect, angle, shift):
     middle = tf.cast(tf.shape(image)[:2], "float32") / 2 - 0.5
     height, width = tf.unstack(middle)
     across, along = aspect / scale, 1 / scale
-    # Of a point (x, y) of the result, in the image: matrix and offset.
+    # From a point (x, y) of the result to the image: matrix and offset.
     transform = tf.stack(
         [
             cosine * across,
@@ -258,7 +258,7 @@ def mixed(augmentation, dataset, seed):
         way = tf.reduce_sum(tf.cast(drawn >= limits, tf.int32))
         return tf.switch_case(way, ways)
 
-    # Not the draws of the images.
+    # Other random numbers than those of the images.
     draws = tf.data.Dataset.random(seed + 1, rerandomize_each_iteration=True)
     return tf.data.Dataset.zip(dataset, draws).map(
         mixture, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True

@@ -17,7 +17,7 @@ from keras_csp.data.detection_augmentation import (
 from keras_csp.data.random_ops import checked
 from keras_csp.data.reading import Reader, Table, mapped
 from keras_csp.data.resizing import as_spec, fit_image, in_channels
-from keras_csp.data.sources import coco, tfds
+from keras_csp.data.sources import coco, find_reader, tfds
 from keras_csp.data.sources.records import check_records
 
 _LOGGER = logging.getLogger("keras_csp")
@@ -66,18 +66,14 @@ def load_detection(
     check_choice("on_error", on_error, ("skip", "raise"))
     options = {"images": images, "split": split, "data_dir": data_dir}
     options = {k: v for k, v in options.items() if v is not None}
-    prefix = next(
-        (p for p in DETECTION_SOURCES if str(source).startswith(p)), ""
-    )
-    reader = DETECTION_SOURCES.get(prefix, read_coco)
+    reader, name, prefix = find_reader(source, DETECTION_SOURCES, read_coco)
     taken = inspect.signature(reader).parameters
-    for name, value in options.items():
-        if name not in taken:
+    for option, value in options.items():
+        if option not in taken:
             raise ValueError(
-                f"`{name}` is not an option of {prefix or 'COCO JSON'} "
-                f"sources. Received: source={str(source)!r}, {name}={value!r}"
+                f"`{option}` is not an option of {prefix or 'COCO JSON'} "
+                f"sources. Received: source={str(source)!r}, {option}={value!r}"
             )
-    name = str(source).removeprefix(prefix)
     return reader(name, on_error=on_error, **options)
 
 
@@ -99,15 +95,16 @@ def read_tfds(name, split=None, data_dir=None, on_error="skip"):
     return _data(f"tfds:{name}", found, Reader(), on_error, encoded)
 
 
-# Prefix of a source: a function from the text after it, and `on_error`, to a
-# `DetectionData`; its other arguments are those of `load_detection` that it
-# takes. Enter your own.
+# {prefix: reader}: the function that reads the sources of a prefix, e.g.
+# "voc:". It takes the text after the prefix, `on_error`, and those of `images`,
+# `split` and `data_dir` that it has an argument for, and returns a
+# `DetectionData`, e.g. by `from_records`. Enter your own.
 DETECTION_SOURCES = {"tfds:": read_tfds}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DetectionData:
-    """Images with boxes, as `load_detection` reads them.
+    """Images with boxes; `load_detection` reads them.
 
     Attributes:
         class_names: tuple, the name of each label.
@@ -126,17 +123,20 @@ class DetectionData:
 
     @classmethod
     def from_records(cls, records, class_names, images=".", on_error="skip"):
-        """Of images and boxes in any form, as `ImageRecord`s.
+        """Your own images and boxes, checked as those of a file are.
 
         Args:
-            records: `keras_csp.data.ImageRecord`s.
+            records: an iterable of `keras_csp.data.ImageRecord`.
             class_names: the name of each label.
             images: the folder of the images. Default: the current one.
-            on_error: as of `load_detection`: every box and image is checked.
+            on_error: "skip" (default) leaves faulty boxes and images out,
+                names the first in a warning and keeps all in `faults`;
+                "raise" raises.
 
         Raises:
-            ValueError: no usable image, no such folder, faults with
-                `on_error="raise"`.
+            ValueError: no usable image, no such folder, class names that are
+                not different texts, a record whose fields differ in length,
+                or faults with `on_error="raise"`.
         """
         check_choice("on_error", on_error, ("skip", "raise"))
         found = check_records(records, class_names, images)
@@ -191,15 +191,16 @@ class DetectionData:
         Args:
             batch_size: the last batch may have fewer.
             spec: how images are brought to the network: a model, whose
-                `ImageSpec` is read, an `ImageSpec`, or (height, width) or a
-                side, letterboxed. Default 416.
+                `ImageSpec` is read, an `ImageSpec`, or a side, letterboxed.
+                A tuple or list is several sizes, as `sizes`. Default 416.
             augmentation: default `DetectionAugmentation()`.
             seed: the same one gives the same epochs, bit for bit (TensorFlow
                 mixes its global seed in, if one is set). Default 0.
             repeat: True never ends, and fills every batch. Default False.
             limit: use the first so many images only. Default all.
-            sizes: several sizes, sides or (height, width), instead of that of
-                `spec`; every batch takes one of them at random.
+            sizes: several sizes, each a side or (height, width), instead of
+                that of `spec`; every batch takes one of them at random:
+                (320, 416) are two squares, ((320, 256),) is one rectangle.
 
         Returns:
             `tf.data.Dataset` of (images, targets): float32
@@ -261,7 +262,8 @@ class DetectionData:
 
         Args:
             batch_size: the last batch may have fewer.
-            spec: as of `training`.
+            spec: a model, whose `ImageSpec` is read, an `ImageSpec`, or a
+                side or (height, width), letterboxed. Default 416.
 
         Returns:
             As `training`, crowd boxes included. The targets have besides
@@ -324,7 +326,7 @@ class DetectionData:
 def _data(source, found, reader, on_error, encoded=None):
     if not found.records:
         first = f"; first fault: {found.faults[0]}" if found.faults else ""
-        raise ValueError(f"{source} has no usable image{first}")
+        raise ValueError(f"{source}: there is no usable image{first}")
     _report(source, found.faults, on_error)
     return DetectionData(
         class_names=found.class_names,
@@ -344,7 +346,7 @@ def _report(source, faults, on_error):
     boxes = sum(fault.annotation_id is not None for fault in faults)
     counts = f"{boxes} faulty boxes and {len(faults) - boxes} faulty images"
     if on_error == "raise":
-        raise ValueError(f"{source} has {counts}: {named}{more}")
+        raise ValueError(f"{source}: {counts}: {named}{more}")
     _LOGGER.warning("%s: left out %s: %s%s", source, counts, named, more)
 
 
@@ -418,6 +420,8 @@ def _at_least_one(values, padding):
 
 def _sizes(spec, sizes):
     """The `ImageSpec`, the (height, width)s and the channels of a training."""
+    if sizes is None and isinstance(spec, (tuple, list)):
+        sizes, spec = spec, _STRIDE  # of which only the resizing is used
     _check_sizes("spec", spec)
     if sizes is None:
         spec, channels = as_spec(spec, "letterbox")

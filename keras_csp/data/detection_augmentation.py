@@ -81,7 +81,7 @@ def jittered(view, size, window, jitter, seed):
     start = -view.offset / view.scale
     end = start + window / view.scale
     moves = tf.random.stateless_uniform([2, 2], seed, -jitter, jitter)
-    # Of a window that shows less than the image, the share is of the window.
+    # In a window that shows less than the image: a fraction of the window.
     moves = moves * tf.minimum(size, end - start)
     start, end = start + moves[0], end + moves[1]
     scale = window / (end - start)

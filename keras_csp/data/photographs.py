@@ -1,4 +1,4 @@
-"""Photographs on disk, one by one: found, read upright, in three channels."""
+"""Photographs on disk: finds them, and reads each upright, in RGB."""
 
 import pathlib
 
@@ -35,7 +35,7 @@ def read_photograph(path):
     Any colour mode, turned as its EXIF data says.
 
     Raises:
-        ValueError: a file that is no image, or half of one.
+        ValueError: a file that is not an image, or is cut short.
     """
     try:
         with Image.open(path) as image:

@@ -157,7 +157,7 @@ def orientation(encoded):
 
 
 def _tiff_orientation(tiff):
-    """Of a TIFF structure: byte order, 42, first directory, its tags."""
+    """The orientation in a TIFF structure: byte order, 42, first directory."""
     size = tf.size(tiff)
     tiff = tf.cast(tf.pad(tiff, [[0, 1]]), tf.int32)
     ascending = tiff[0] == ord("I")

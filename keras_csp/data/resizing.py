@@ -54,7 +54,8 @@ class View:
             window: int32 `(2,)`, height and width of the result.
             change: what is done to the image's pixels, not to the grey.
             interpolation: "bilinear" (default) or "bicubic".
-            antialias: whether it is smoothed where it shrinks. Default True.
+            antialias: whether it is smoothed where it shrinks, as Pillow
+                does. Default True. False gives OpenCV's pixels.
 
         Returns:
             float32 `(height, width, channels)` in [0, 1].
@@ -93,17 +94,27 @@ def fit_image(image, spec, size=None):
 
     Evaluation, prediction and the check of exported files all use it.
 
+    Bicubic pixels are Pillow's, which timm evaluates with. Stretched without
+    antialiasing they are OpenCV's, between the centres of pixels, and Darknet
+    networks are read with that: a published detector, Yolo-Fastest-1.1 on 104
+    photographs of COCO, has 28.7 % AP50 with either, 28.6 % with Darknet's own
+    grid from corner to corner, and 27.5 % with antialiasing.
+
     Args:
         image: `(h, w, channels)` uint8.
         spec: the network's `ImageSpec`: its `resize`, `crop`,
             `interpolation` and `antialias`.
-        size: (height, width). Default: `spec.size`.
+        size: (height, width), or the side of a square. Default: `spec.size`.
 
     Returns:
         float32 `(height, width, channels)` in [0, 1], and a `View`, which
         maps boxes there and back.
+
+    Raises:
+        ValueError: neither `size` nor `spec` has a size.
     """
-    window = tf.stack(list(size or spec.size))
+    spec, _channels = as_spec(spec, spec.resize, size)
+    window = tf.stack(spec.size)
     view = placed(tf.shape(image)[:2], window, spec.resize, spec.crop)
     pixels = view.pixels(
         image,
@@ -187,13 +198,13 @@ def in_channels(pixels, channels):
 
 
 def as_spec(spec, resize, size=None):
-    """(`ImageSpec` with a size, channels or None) of what a pipeline is told.
+    """(`ImageSpec` with a size, channels or None) of a pipeline's argument.
 
     Args:
         spec: a model with an `ImageSpec`, an `ImageSpec`, (height, width), or
             the side of a square.
-        resize: of the last two.
-        size: instead of the specification's own.
+        resize: the resizing for the last two.
+        size: replaces that of `spec`. Default: none.
 
     Raises:
         ValueError: a model without an `ImageSpec`, or no size.

@@ -273,7 +273,7 @@ def test_the_narrowest_image_is_shown():
 
 
 @pytest.mark.parametrize("jitter", [0.1, 0.3])
-def test_jitter_moves_each_side_by_its_share(jitter):
+def test_jitter_moves_each_side_by_its_fraction(jitter):
     size, window = tf.constant([60, 100]), tf.constant([64, 64])
     view = placed(size, window)
     moves = []

@@ -1,4 +1,4 @@
-"""Photographs of every kind, and what is none."""
+"""Photographs of every kind, and files that are not photographs."""
 
 import numpy as np
 import pytest

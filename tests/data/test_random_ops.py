@@ -33,9 +33,9 @@ def test_a_factor_is_rand_scale(most):
 
 def test_chances():
     for probability in (0, 0.3, 1):
-        shares = drawn(lambda seed, p=probability: chance(p, seed)).mean()
-        assert shares == pytest.approx(probability, abs=0.03)
-        assert probability in (0.3, shares)
+        fraction = drawn(lambda seed, p=probability: chance(p, seed)).mean()
+        assert fraction == pytest.approx(probability, abs=0.03)
+        assert probability in (0.3, fraction)
 
 
 def test_colours_are_darknets(monkeypatch, rng):

@@ -1,4 +1,4 @@
-"""Photographs of every kind against Pillow, and what is no photograph."""
+"""Photographs of every kind against Pillow; files that are not photographs."""
 
 import functools
 import io
@@ -50,6 +50,26 @@ def read(content, **options):
     return reading(**options)(content).numpy()
 
 
+@pytest.fixture(scope="module")
+def plain_pixels(photograph):
+    """Of the photograph without EXIF data, decoded once for each quality."""
+    return functools.cache(
+        lambda quality: read(saved(photograph, quality=quality))
+    )
+
+
+@functools.cache
+def _orientation():
+    """Traced once, as it is used."""
+    return tf.function(
+        orientation, input_signature=[tf.TensorSpec([], "string")]
+    )
+
+
+def orientation_of(content):
+    return int(_orientation()(content))
+
+
 def exif(number, order="<", maker="maker"):
     found = PIL.Image.Exif()
     found.endian = order
@@ -65,12 +85,12 @@ def upright(content):
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("number", range(1, 9))
-def test_orientation_is_pillows(photograph, number, order):
+def test_orientation_is_pillows(photograph, plain_pixels, number, order):
     content = saved(photograph, exif=exif(number, order), quality=95)
     mark = {"<": b"II*\0", ">": b"MM\0*"}[order]
     assert b"Exif\0\0" + mark in content
-    assert int(orientation(content)) == number
-    plain, found = read(content), read(content, upright=True)
+    assert orientation_of(content) == number
+    plain, found = plain_pixels(95), read(content, upright=True)
     assert plain.shape == (40, 60, 3)
     # The same pixels, turned by Pillow: decoders differ a little.
     picture = PIL.Image.fromarray(plain)
@@ -137,14 +157,13 @@ def tiff(*entries, order="<", mark=b"II", magic=42, directory=8, count=None):
         (b"\xff" * 200, 1),
     ],
 )
-def test_malformed_exif_does_no_harm(photograph, block, number):
+def test_malformed_exif_does_no_harm(photograph, plain_pixels, block, number):
     content = saved(photograph, exif=b"Exif\0\0" + block)
     end = content.index(b"Exif\0\0" + block) + 6 + len(block)
     # It is the last before the tables, and these are no part of it.
     assert content[end:].startswith(b"\xff\xdb")
-    assert int(orientation(content[:end])) == number
-    plain = read(content)
-    expected = turned(plain, tf.constant(number))
+    assert orientation_of(content[:end]) == number
+    expected = turned(plain_pixels(75), tf.constant(number))
     np.testing.assert_array_equal(read(content, upright=True), expected)
 
 
@@ -156,7 +175,7 @@ def test_a_photograph_without_exif(photograph):
         b"Exif",
         b"Exif\0\0",
     ):
-        assert int(orientation(content)) == 1
+        assert orientation_of(content) == 1
 
 
 def grey(image):

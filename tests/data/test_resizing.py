@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import keras_csp
-from keras_csp.data import fit_image, letterbox
+from keras_csp.data import centre_crop, fit_image, letterbox
 from keras_csp.data.resizing import as_spec, in_channels
 from keras_csp.layers import ImageSpec
 
@@ -90,6 +90,55 @@ def test_a_crop_is_the_middle_of_the_shape_of_the_size(shape, crop, rng):
     np.testing.assert_allclose(
         np.asarray(pixels)[inner] * 255, expected[inner], atol=0.2
     )
+
+
+def test_the_size_is_the_specs_or_given(rng):
+    image = smooth(rng, 30, 20)
+    assert fit_image(image, ImageSpec(16))[0].shape == (16, 16, 3)
+    assert fit_image(image, ImageSpec(16), 8)[0].shape == (8, 8, 3)
+    assert fit_image(image, ImageSpec(), (8, 9))[0].shape == (8, 9, 3)
+    with pytest.raises(ValueError, match="The images need a size"):
+        fit_image(image, ImageSpec())
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((60, 100, 3), 30),
+        ((100, 60, 3), 30),
+        ((20, 34, 3), 40),
+        ((32, 32, 3), 32),
+        ((64, 48, 1), 24),
+    ],
+)
+def test_centre_crop_is_pillows(rng, shape, size):
+    image = rng.integers(0, 256, shape, "uint8")
+    ratio = size / min(shape[:2])
+    height, width = round(shape[0] * ratio), round(shape[1] * ratio)
+    picture = Image.fromarray(image.squeeze())
+    resized = picture.resize((width, height), Image.BILINEAR)
+    resized = np.reshape(resized, (height, width, -1)) / 255
+    top, left = (height - size) // 2, (width - size) // 2
+    expected = resized[top : top + size, left : left + size]
+    found = centre_crop(image, size)
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found, expected, atol=1.6 / 255)
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.875, 0.5])
+def test_a_smaller_crop_is_in_the_middle(crop):
+    """A ramp's middle stays in the middle, its slope tells the scale."""
+    height, width, size = 100, 160, 40
+    rows, columns = np.indices((height, width))
+    image = np.stack([rows, columns, rows], -1).astype("uint8")
+    pixels = np.asarray(centre_crop(image, size, crop)) * 255
+    slope = crop * height / size
+    for axis, length in ((0, height), (1, width)):
+        line = np.take(pixels[..., axis], size // 2, 1 - axis)[2:-2]
+        np.testing.assert_allclose(np.diff(line).mean(), slope, rtol=0.01)
+        # Placed on whole pixels, so up to one of them beside the middle.
+        assert abs(line.mean() - (length - 1) / 2) <= slope + 1e-3
+    assert pixels.min() > 0
 
 
 @pytest.mark.parametrize("resize", ["letterbox", "stretch", "crop"])

@@ -1,11 +1,10 @@
-"""Evaluation's views against Darknet's formulas and Pillow."""
+"""Ten crops against Darknet's formulas."""
 
 import darknet_images
 import numpy as np
-import PIL.Image
 import pytest
 
-from keras_csp.data import centre_crop, ten_crops
+from keras_csp.data import ten_crops
 
 
 @pytest.mark.parametrize(
@@ -44,43 +43,3 @@ def test_ten_crops_by_hand():
 def test_the_papers_shift_is_the_default(rng):
     image = rng.integers(0, 256, (40, 50, 3), "uint8")
     np.testing.assert_array_equal(ten_crops(image, 8), ten_crops(image, 8, 32))
-
-
-@pytest.mark.parametrize(
-    ("shape", "size"),
-    [
-        ((60, 100, 3), 30),
-        ((100, 60, 3), 30),
-        ((20, 34, 3), 40),
-        ((32, 32, 3), 32),
-        ((64, 48, 1), 24),
-    ],
-)
-def test_centre_crop_is_pillows(rng, shape, size):
-    image = rng.integers(0, 256, shape, "uint8")
-    ratio = size / min(shape[:2])
-    height, width = round(shape[0] * ratio), round(shape[1] * ratio)
-    picture = PIL.Image.fromarray(image.squeeze())
-    resized = picture.resize((width, height), PIL.Image.BILINEAR)
-    resized = np.reshape(resized, (height, width, -1)) / 255
-    top, left = (height - size) // 2, (width - size) // 2
-    expected = resized[top : top + size, left : left + size]
-    found = centre_crop(image, size)
-    assert found.dtype == "float32"
-    np.testing.assert_allclose(found, expected, atol=1.6 / 255)
-
-
-@pytest.mark.parametrize("share", [1.0, 0.875, 0.5])
-def test_a_share_is_in_the_middle(share):
-    """A ramp's middle stays in the middle, its slope tells the scale."""
-    height, width, size = 100, 160, 40
-    rows, columns = np.indices((height, width))
-    image = np.stack([rows, columns, rows], -1).astype("uint8")
-    pixels = np.asarray(centre_crop(image, size, share)) * 255
-    slope = share * height / size
-    for axis, length in ((0, height), (1, width)):
-        line = np.take(pixels[..., axis], size // 2, 1 - axis)[2:-2]
-        np.testing.assert_allclose(np.diff(line).mean(), slope, rtol=0.01)
-        # Placed on whole pixels, so up to one of them beside the middle.
-        assert abs(line.mean() - (length - 1) / 2) <= slope + 1e-3
-    assert pixels.min() > 0

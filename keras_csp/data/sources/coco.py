@@ -10,6 +10,7 @@ from keras_csp.data.sources.records import (
     checked_box,
     missing_file,
     record,
+    usable_area,
 )
 
 _LARGEST = 2**53  # the integers that floats, and JSON elsewhere, can hold
@@ -172,8 +173,7 @@ def _object(annotation, entry, labels):
     corners, reason = checked_box((x, y, x + w, y + h), width, height)
     if reason:
         return None, reason
-    area = annotation.get("area")
-    area = area if _is_number(area) and area >= 0 else None
+    area = usable_area(annotation.get("area"))
     crowd = bool(annotation.get("iscrowd", 0))
     return (corners, labels[annotation["category_id"]], crowd, area), ""
 
@@ -193,7 +193,7 @@ def _is_box(value):
 
 
 def _is_number(value):
-    """Of a size that pixels can have; NaN compares False."""
+    """Whether it is a number small enough for pixels; NaN compares False."""
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)

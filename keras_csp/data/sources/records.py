@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 _ROUNDING = 1.0  # pixels by which a box may leave its image
+_LARGEST = 1 << 63  # image ids are tensors of 64 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,15 +86,18 @@ def check_records(records, class_names, folder):
         folder: of the images.
 
     Raises:
-        ValueError: something that is not an `ImageRecord`, names that repeat,
-            or a folder that does not exist.
+        ValueError: something that is not an `ImageRecord`, or one whose
+            fields differ in length; names that repeat or are not texts; or a
+            folder that does not exist.
     """
-    folder, names = pathlib.Path(folder), tuple(class_names)
+    folder = pathlib.Path(folder)
+    names = () if isinstance(class_names, str) else tuple(class_names)
     if not folder.is_dir():
         raise ValueError(f"The image folder does not exist: {folder}")
-    if not names or len(set(names)) < len(names):
+    texts = all(isinstance(name, str) for name in names)
+    if not names or not texts or len(set(names)) < len(names):
         raise ValueError(
-            "`class_names` must be names, each once. Received: "
+            "`class_names` must be a list of names, each once. Received: "
             f"class_names={class_names!r}"
         )
     labels = {name: label for label, name in enumerate(names)}
@@ -122,24 +126,35 @@ def check_records(records, class_names, folder):
 def _entry(given, number, folder, seen):
     """((id, file name, width, height), what is wrong or "")."""
     image_id = number if given.image_id is None else given.image_id
-    name = given.file_name
-    entry = (image_id, name, given.width, given.height)
-    if not isinstance(image_id, numbers.Integral):
-        return entry, f"the image's id is not an integer: {image_id!r}"
-    if not isinstance(name, str) or not name:
-        return entry, f"the image's file name is {name!r}"
-    for known in (image_id, name):
-        if known in seen:
-            return entry, f"{known!r} is used twice"
-    if reason := missing_file(folder, name):
+    entry = image_id, given.file_name, given.width, given.height
+    reason = _name_fault(*entry[:2], seen) or _side_fault(given)
+    reason = reason or missing_file(folder, given.file_name)
+    if reason or None not in entry:
         return entry, reason
-    if given.width is None or given.height is None:
-        try:
-            with Image.open(folder / name) as image:
-                entry = (image_id, name, *image.size)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            return entry, f"the file cannot be read: {error}"
-    return entry, ""
+    try:
+        with Image.open(folder / given.file_name) as image:
+            width, height = image.size
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        return entry, f"the file cannot be read: {error}"
+    # A side that was given stays: the reader compares it with the pixels.
+    sides = given.width or width, given.height or height
+    return (*entry[:2], *sides), ""
+
+
+def _name_fault(image_id, name, seen):
+    if not _is_integer(image_id) or not -_LARGEST < image_id < _LARGEST:
+        return f"the image's id is not an integer of 64 bits: {image_id!r}"
+    if not isinstance(name, str) or not name:
+        return f"the image's file name is {name!r}"
+    known = [value for value in (image_id, name) if value in seen]
+    return f"{known[0]!r} is used twice" if known else ""
+
+
+def _side_fault(given):
+    for side, value in (("width", given.width), ("height", given.height)):
+        if value is not None and not (_is_integer(value) and value > 0):
+            return f"the image's {side} is {value!r}"
+    return ""
 
 
 def _objects(given, entry, labels, faults):
@@ -160,17 +175,38 @@ def _objects(given, entry, labels, faults):
     objects = []
     rows = zip(given.labels, *fields.values())
     for index, (label, box, crowd, area) in enumerate(rows):
-        number = labels.get(label, label)
-        corners, reason = checked_box(tuple(map(float, box)), width, height)
-        if not isinstance(number, numbers.Integral) or not (
-            0 <= number < len(labels)
-        ):
+        number = labels.get(label) if isinstance(label, str) else label
+        if not _is_integer(number) or not 0 <= number < len(labels):
             reason = f"there is no class {label!r}"
+        elif (corners := _corners(box)) is None:
+            reason = f"the box is not four numbers: {box!r}"
+        else:
+            corners, reason = checked_box(corners, width, height)
         if reason:
             faults.append(Fault(image_id, name, index, reason))
         else:
-            objects.append((corners, int(number), bool(crowd), area))
+            row = corners, int(number), bool(crowd), usable_area(area)
+            objects.append(row)
     return objects
+
+
+def _corners(box):
+    """The box as four floats, or None."""
+    try:
+        corners = tuple(map(float, box))
+    except (TypeError, ValueError):
+        return None
+    return corners if len(corners) == 4 else None
+
+
+def usable_area(area):
+    """The area, or None (for the box's) where it makes no sense."""
+    known = isinstance(area, numbers.Real) and not isinstance(area, bool)
+    return area if known and 0 <= area < math.inf else None
+
+
+def _is_integer(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def missing_file(folder, name):

@@ -37,13 +37,21 @@ def test_what_a_record_leaves_out_is_found(folder):
         (ImageRecord("a.png", image_id=7), "7 is used twice"),
         (ImageRecord("b.png"), "'b.png' is used twice"),
         (ImageRecord(""), "file name is ''"),
-        (ImageRecord("a.png", image_id="x"), "id is not an integer: 'x'"),
+        (ImageRecord("a.png", image_id="x"), "an integer of 64 bits: 'x'"),
         (ImageRecord("broken.png"), "the file cannot be read"),
         (ImageRecord("a.png", [(5, 5, 5, 9)], [0]), "the box has no area"),
         (ImageRecord("a.png", [(5, 5, 300, 9)], [0]), "leaves its 100x80"),
         (ImageRecord("a.png", [(5, 5, 9, 9)], ["cow"]), "no class 'cow'"),
         (ImageRecord("a.png", [(5, 5, 9, 9)], [2]), "there is no class 2"),
         (ImageRecord("a.png", [(5, 5, 9, 9)], [-1]), "there is no class -1"),
+        (ImageRecord("a.png", [(5, 5, 9, 9)], [True]), "no class True"),
+        (ImageRecord("a.png", [(5, 5, 9, 9)], [[0]]), r"no class [0]"),
+        (ImageRecord("a.png", [(5, 5, 9)], [0]), "is not four numbers: (5,"),
+        (ImageRecord("a.png", [None], [0]), "is not four numbers: None"),
+        (ImageRecord("a.png", ["abcd"], [0]), "is not four numbers: 'abcd'"),
+        (ImageRecord("a.png", width=-5, height=80), "the image's width is -5"),
+        (ImageRecord("a.png", width=100, height="80"), "height is '80'"),
+        (ImageRecord("a.png", [(5, 5, 60, 9)], [0], width=7), "its 7x80"),
     ],
 )
 def test_faults_are_named(record, reason, folder, caplog):
@@ -58,6 +66,14 @@ def test_faults_are_named(record, reason, folder, caplog):
         )
 
 
+def test_an_area_that_makes_no_sense_is_the_boxs(folder):
+    areas = [7.5, None, -1, float("nan"), float("inf"), "much"]
+    record = ImageRecord("a.png", [(1, 2, 4, 6)] * 6, [0] * 6, area=areas)
+    data = DetectionData.from_records([record], ["dog"], folder)
+    (example,) = data.examples().as_numpy_iterator()
+    assert example["area"].tolist() == [7.5] + [12] * 5
+
+
 def test_what_no_record_could_mean_is_an_error(folder):
     good = ImageRecord("a.png")
     with pytest.raises(ValueError, match=r"at position 1: \('a.png',\)"):
@@ -67,6 +83,8 @@ def test_what_no_record_could_mean_is_an_error(folder):
         DetectionData.from_records([uneven], ["dog"], folder)
     with pytest.raises(ValueError, match="names, each once"):
         DetectionData.from_records([good], ["dog", "dog"], folder)
+    with pytest.raises(ValueError, match=r"names, each once.*='dog'"):
+        DetectionData.from_records([good], "dog", folder)
     with pytest.raises(ValueError, match=r"does not exist: .*none"):
         DetectionData.from_records([good], ["dog"], folder / "none")
     with pytest.raises(ValueError, match="no usable image; first fault"):
