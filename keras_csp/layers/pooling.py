@@ -29,6 +29,9 @@ class PaddedMaxPooling2D(keras.layers.MaxPooling2D):
     """
 
     def __init__(self, pool_size, strides=None, padding=0, **kwargs):
+        pool_size = _positive("pool_size", pool_size)
+        if strides is not None:
+            strides = _positive("strides", strides)
         # `padding` of the parent is a word, and stays "valid".
         super().__init__(pool_size, strides, padding="valid", **kwargs)
         self.added = _check_padding(padding, self.pool_size[0])
@@ -82,6 +85,13 @@ def _with_edges(x, rows, columns):
             pieces = [*before * [first], x, *after * [last]]
             x = ops.concatenate(pieces, axis=axis)
     return x
+
+
+def _positive(argument, value):
+    """One positive integer or a pair of them, which Keras makes of one."""
+    if isinstance(value, (list, tuple)):
+        return tuple(check_positive(argument, side) for side in value)
+    return check_positive(argument, value)
 
 
 def _check_padding(padding, pool_size):

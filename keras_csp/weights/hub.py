@@ -13,7 +13,7 @@ _BLOCK = 1 << 22
 
 
 class DownloadError(OSError):
-    """A file could not be had from the hub; nothing was loaded."""
+    """A file could not be downloaded from the hub; nothing was loaded."""
 
 
 def download(hub_id, filename, revision=None):
