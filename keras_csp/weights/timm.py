@@ -117,7 +117,7 @@ def _tensors(model):
 
 
 def _layers(model):
-    """(prefix in the file, layer, axis of the kernel whose halves are exchanged)."""
+    """(prefix in the file, layer, axis whose halves are exchanged)."""
     stem = [la for la in model.layers if la.name.startswith("stem")]
     stem = [la for la in stem if isinstance(la, ConvNormAct)]
     for number, layer in enumerate(stem, 1):
