@@ -1,10 +1,10 @@
 """State dicts of timm's CspNet into the networks of models/timm.py.
 
 Keys are timm's: `stages.0.blocks.1.conv2.bn.running_var`. In its CrossStage3
-(the CS3 networks) the first half of a stage's channels passes the blocks and
-the second crosses; here, as in eq. 4, the part that crosses comes first. So
-the outputs of that expansion, and the inputs of the transition after the
-concatenation, change halves.
+(the CS3 networks) the first half of a stage's channels is the main branch and
+the second the shortcut; here, as in eq. 4, the shortcut comes first. So the
+outputs of that expansion, and the inputs of the transition after the
+concatenation, exchange their halves.
 """
 
 import dataclasses
@@ -117,7 +117,7 @@ def _tensors(model):
 
 
 def _layers(model):
-    """(prefix in the file, layer, axis of the kernel that changes halves)."""
+    """(prefix in the file, layer, axis whose halves are exchanged)."""
     stem = [la for la in model.layers if la.name.startswith("stem")]
     stem = [la for la in stem if isinstance(la, ConvNormAct)]
     for number, layer in enumerate(stem, 1):

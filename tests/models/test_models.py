@@ -123,7 +123,7 @@ np.savez(f"{folder}/y.npz", whole=whole(x), features=features(x))
 
 
 @pytest.mark.slow
-@every(["CSPResNeXt50", "CSPDenseNet201"])  # tests/test_network.py: the small
+@every(["CSPResNeXt50", "CSPDenseNet201"])  # test_builder.py: the small
 def test_full_networks_come_back_in_a_new_process(name, tmp_path, rng):
     model = keras_csp.get_factory(name)(input_shape=(64, 64, 3), classes=5)
     randomize(model)
