@@ -11,6 +11,10 @@ import keras
 import numpy as np
 import pytest
 
+# Other processes use the backend of this one, whatever a program that is
+# imported here sets for itself.
+os.environ["KERAS_BACKEND"] = keras.backend.backend()
+
 
 @pytest.fixture(autouse=True)
 def _fresh_keras():

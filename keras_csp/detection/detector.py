@@ -366,26 +366,16 @@ class Detector(keras.Model):
         return self._made.inference[key]
 
 
-def _paper(
-    backbone="CSPPeleeNet",
-    neck="efm",
-    classes=80,
-    input_shape=(416, 416, 3),
-    levels=None,
-    attention=None,
-    spp=False,
-    anchors=None,
-    backbone_weights=None,
-    weights=None,
-    class_names=None,
-    spec=None,
-    name=None,
-    **options,
-):
-    """The arguments of a detector of the paper."""
+def _signature():
+    """The arguments of a detector of the paper: its graph's, and `weights`."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    graph = inspect.signature(build_graph).parameters.values()
+    weights = inspect.Parameter("weights", kind, default=None)
+    others = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)
+    return inspect.Signature([*graph, weights, others])
 
 
-_SIGNATURE = inspect.signature(_paper)
+_SIGNATURE = _signature()
 Detector.__signature__ = _SIGNATURE
 
 

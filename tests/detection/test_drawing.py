@@ -58,7 +58,8 @@ def test_each_class_has_a_colour_and_a_label():
     names = ["first", "$costs_$2"]  # not a formula
     drawing.draw_boxes(axes, image, boxes, [0, 1], names, scores=[0.5, 0.876])
     texts = [text.get_text() for text in axes.texts]
-    assert texts == ["first 0.50", "$costs_$2 0.88"]
+    # The first box, the best one as a rule, lies on top.
+    assert texts == ["$costs_$2 0.88", "first 0.50"]
     pixels = pixels_of(figure)
     for (x1, _y1, x2, _y2), color in zip(boxes, ("C0", "C1")):
         rgb = 255 * np.array(mpl.colors.to_rgb(color))

@@ -25,12 +25,18 @@ SPEC = keras_csp.ImageSpec(
 
 
 @pytest.fixture(scope="module")
-def model():
-    return keras_csp.with_image_spec(little(), SPEC)
+def plain():
+    """A network that takes normalised pixels."""
+    return little()
+
+
+@pytest.fixture(scope="module")
+def model(plain):
+    return keras_csp.with_image_spec(plain, SPEC)
 
 
 @pytest.mark.parametrize("name", ["m.tflite", "m.onnx", "folder", "m.keras"])
-def test_it_comes_back(name, model, rng, tmp_path):
+def test_it_comes_back(name, plain, model, rng, tmp_path):
     path = tmp_path / name
     model.save(path) if name == "m.keras" else save(model, path)
     run = load(path, threads=1)
@@ -41,7 +47,6 @@ def test_it_comes_back(name, model, rng, tmp_path):
     assert run.metadata.written_by == f"keras_csp {keras_csp.__version__}"
     # The network in the file normalises; it is given pixels in [0, 1].
     pixels = rng.random((5, 8, 8, 3), dtype="float32")
-    plain = model.layers[-1]
     expected = plain.predict((pixels - SPEC.mean) / SPEC.std, verbose=0)
     np.testing.assert_allclose(run(pixels), expected, rtol=1e-4, atol=1e-6)
 
