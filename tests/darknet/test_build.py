@@ -53,7 +53,6 @@ SIZES = {
 FAST = (
     "cfg/csmobilenet-v2.cfg",
     "cfg/darknet.cfg",
-    "cfg/csresnext50-panet-spp.cfg",
     "darknet/cfg/enet-coco.cfg",
     "darknet/cfg/yolov4-tiny.cfg",
     "darknet/cfg/yolov7-tiny.cfg",

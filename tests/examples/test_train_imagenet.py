@@ -135,6 +135,7 @@ def test_the_saved_model_is_the_best_epoch(whole):
     assert right / total == pytest.approx(value, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_file_of_a_run_gives_the_same_bits(main, whole, tmp_path):
     """Its recipe, without the arguments that changed it, and its seed."""
     main(

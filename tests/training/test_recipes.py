@@ -185,10 +185,17 @@ def is_same(one, two):
 WHAT = {"updates": updates, "losses": losses, "batches": batches}
 
 
+def slow_if_batches(recipe, name, change):
+    """A pipeline takes seconds to be traced."""
+    marks = [pytest.mark.slow] if change[0] == "batches" else []
+    return pytest.param(
+        recipe, name, change, id=f"{recipe.kind}-{name}", marks=marks
+    )
+
+
 @pytest.mark.parametrize(
     ("recipe", "name", "change"),
-    CHANGES,
-    ids=[f"{recipe.kind}-{name}" for recipe, name, _ in CHANGES],
+    [slow_if_batches(*change) for change in CHANGES],
 )
 def test_every_field_changes_what_runs(classified, boxed, recipe, name, change):
     data = classified if recipe.kind == "classification" else boxed
@@ -219,6 +226,7 @@ AUGMENTATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "name", "changed"),
     AUGMENTATIONS,

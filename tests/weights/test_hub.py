@@ -196,10 +196,13 @@ def test_full_disk_is_an_error_and_then_not(online):
 @pytest.mark.parametrize(
     "environment",
     [
-        {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_ETAG_TIMEOUT": "1"},
-        {"HF_HUB_OFFLINE": "1"},
+        pytest.param(
+            {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_ETAG_TIMEOUT": "1"},
+            id="no_network",
+            marks=pytest.mark.slow,  # it tries again for half a minute
+        ),
+        pytest.param({"HF_HUB_OFFLINE": "1"}, id="offline_mode"),
     ],
-    ids=["no_network", "offline_mode"],
 )
 def test_without_network_the_cache_serves(online, home, environment):
     answers = process(CUT_OFF, home, **environment)
