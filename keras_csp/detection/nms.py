@@ -22,8 +22,8 @@ class NonMaxSuppression(keras.layers.Layer):
         keep_i = not any_{j < i} (keep_j and overlap_ij > threshold)
 
     The overlap is the IoU; or, with nms="diou", IoU - (d^2 / c^2)^beta for
-    centres d apart in a hull of diagonal c, so that boxes of one class side by
-    side are kept.
+    centres d apart in a hull of diagonal c, both relative to the sides of the
+    input, so that boxes of one class side by side are kept.
 
     The equation is solved by iteration, all images at once: after n rounds
     the first n are right, and a round that changes nothing has found the
@@ -109,11 +109,12 @@ class NonMaxSuppression(keras.layers.Layer):
         )
         boxes, scores, classes = self._best(boxes, scores)
         valid = (scores >= self.score_threshold) & (scores > 0)
-        keep = self._suppressed(boxes, classes, valid)
+        sides = _sides(heads[0], maps[0])
+        keep = self._suppressed(boxes, classes, valid, sides)
         scores = ops.where(keep, scores, 0.0)
         scores, order = ops.top_k(scores, self.max_detections)
         real = scores > 0
-        boxes = _clipped(_rows(boxes, order), heads[0], maps[0])
+        boxes = ops.minimum(ops.maximum(_rows(boxes, order), 0.0), sides)
         return {
             "boxes": ops.where(real[..., None], boxes, 0.0),
             "scores": scores,
@@ -143,11 +144,12 @@ class NonMaxSuppression(keras.layers.Layer):
             return x
         return ops.pad(x, [(0, 0), (0, self.candidates - (rows or 0)), (0, 0)])
 
-    def _suppressed(self, boxes, classes, valid):
+    def _suppressed(self, boxes, classes, valid, sides):
         """`keep` of the formula, of boxes sorted by score."""
         overlap = pairwise_iou(boxes, boxes)
         if self.nms == "diou":
-            overlap -= distance_ratio(boxes, boxes) ** self.nms_beta
+            relative = boxes / sides
+            overlap -= distance_ratio(relative, relative) ** self.nms_beta
         rank = ops.arange(self.candidates)
         beats = (
             (overlap > self.iou_threshold)
@@ -200,13 +202,12 @@ def _config(head):
     return {k: v for k, v in config.items() if k not in ("dtype", "trainable")}
 
 
-def _clipped(boxes, head, x):
-    """The boxes cut at the edges of the input that the map `x` is of."""
+def _sides(head, x):
+    """(width, height, width, height) of the input that the map `x` is of."""
     _, height, width, _ = ops.shape(x)
     vertical, horizontal = head.strides
     sides = ops.cast(ops.stack([width, height] * 2), "float32")
-    pixels = ops.convert_to_tensor([horizontal, vertical] * 2, "float32")
-    return ops.minimum(ops.maximum(boxes, 0.0), sides * pixels)
+    return sides * ops.convert_to_tensor([horizontal, vertical] * 2, "float32")
 
 
 def _rows(x, order):

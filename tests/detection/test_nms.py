@@ -385,6 +385,10 @@ def diou(a, b, beta):
     return iou(a, b) - (apart / diagonal) ** beta
 
 
+# Width and height of the input: Darknet's boxes are relative to it.
+SIDES = np.array([64, 48, 64, 48])
+
+
 @pytest.mark.parametrize("beta", [0.6, 1.0])
 def test_diou_keeps_what_stands_side_by_side(beta, rng):
     maps = maps_of(rng)
@@ -399,7 +403,7 @@ def test_diou_keeps_what_stands_side_by_side(beta, rng):
             scores[image],
             0.05,
             0.3,
-            lambda a, b: diou(a, b, beta),
+            lambda a, b: diou(a / SIDES, b / SIDES, beta),
         )
         assert len(few) < len(more)
         assert_detections(answer, image, more, 400)
