@@ -70,11 +70,12 @@ class NonMaxSuppression(keras.layers.Layer):
         # Configurations: a head is a layer of the network, and no part of
         # this one.
         self._head_configs = tuple(_config(head) for head in heads)
-        last = self.heads()[-1]
-        if {head.classes for head in self.heads()} != {last.classes}:
+        built = self.heads()
+        last = built[-1]
+        if {head.classes for head in built} != {last.classes}:
             raise ValueError(
                 "`heads` must have one number of classes. Received: "
-                f"{[head.classes for head in self.heads()]}"
+                f"{[head.classes for head in built]}"
             )
         self.classes = last.classes
 

@@ -161,8 +161,7 @@ class YoloHead(keras.layers.Layer):
         else:
             centre = ops.sigmoid(centre)
             size = ops.exp(ops.minimum(size, _LARGEST_T))
-        centre = self.scale_x_y * centre - (self.scale_x_y - 1) / 2
-        return centre, size * self._anchors() / self.cell_size()
+        return self.offset(centre), size * self._anchors() / self.cell_size()
 
     def encode(self, boxes, height, width):
         """The numbers for which `decode` gives the boxes: its inverse.

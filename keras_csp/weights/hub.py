@@ -1,5 +1,6 @@
 """Files from the Hugging Face hub: checked, or an error and nothing else."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -36,20 +37,10 @@ def download(hub_id, filename, revision=None):
         ValueError: `hub_id` is not of that form.
     """
     what = f"{filename} of {hub_id} (revision {revision or 'main'})"
-    try:
+    with _hub_errors(hub_id, what):
         path = huggingface_hub.hf_hub_download(
             hub_id, filename, revision=revision
         )
-    except errors.HFValidationError as error:
-        raise ValueError(
-            'A hub id must be of the form "organisation/name". Received: '
-            f"{hub_id!r}"
-        ) from error
-    except Exception as error:
-        raise DownloadError(
-            f"Could not get {what} from {_endpoint()}: {_reason(error)} "
-            "Nothing was loaded."
-        ) from error
     _verify(path, what)
     return path
 
@@ -66,10 +57,21 @@ def download_folder(hub_id, patterns, revision=None):
         DownloadError, ValueError: as `download`.
     """
     what = f"{hub_id} (revision {revision or 'main'})"
-    try:
+    with _hub_errors(hub_id, what):
         folder = huggingface_hub.snapshot_download(
             hub_id, revision=revision, allow_patterns=list(patterns)
         )
+    for path in pathlib.Path(folder).rglob("*"):
+        if path.is_file():
+            _verify(str(path), what)
+    return folder
+
+
+@contextlib.contextmanager
+def _hub_errors(hub_id, what):
+    """Turns what huggingface_hub raises into the errors of this module."""
+    try:
+        yield
     except errors.HFValidationError as error:
         raise ValueError(
             'A hub id must be of the form "organisation/name". Received: '
@@ -80,10 +82,6 @@ def download_folder(hub_id, patterns, revision=None):
             f"Could not get {what} from {_endpoint()}: {_reason(error)} "
             "Nothing was loaded."
         ) from error
-    for path in pathlib.Path(folder).rglob("*"):
-        if path.is_file():
-            _verify(str(path), what)
-    return folder
 
 
 def _endpoint():

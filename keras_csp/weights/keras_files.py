@@ -35,8 +35,7 @@ def image_spec(path):
     A `.weights.h5` file holds no configuration.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
+        config = _config(path)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return None
     layers = config.get("config", {}).get("layers", ())
@@ -46,12 +45,17 @@ def image_spec(path):
     return None
 
 
+def _config(path):
+    """The configuration of the model in a `.keras` file."""
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("config.json"))
+
+
 def _saved_name(path):
     """The name of the model that was saved, None if it cannot be read."""
     try:
         if path.endswith(".keras"):
-            with zipfile.ZipFile(path) as archive:
-                return json.loads(archive.read("config.json"))["config"]["name"]
+            return _config(path)["config"]["name"]
         with h5py.File(path) as file:
             return file["vars"].attrs["name"]
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
