@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and lists of names."""
 
 import contextlib
 import os
@@ -65,6 +65,26 @@ def atomic_write_folder(path):
     finally:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def read_names(path):
+    """The names of classes in a text file with one a line, e.g. coco.names.
+
+    Raises:
+        ValueError: no such file, not text, or no name in it.
+    """
+    try:
+        text = pathlib.Path(path).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"Cannot read the names of the classes in {path}: {error}"
+        ) from error
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise ValueError(
+            f"{path} must have the name of a class in each line; it is empty"
+        )
+    return names
 
 
 def _beside(path, what):

@@ -6,6 +6,7 @@ import re
 import keras
 
 import keras_csp
+from keras_csp._files import read_names
 from keras_csp._validation import check_fraction
 from keras_csp.detection import Detector
 from keras_csp.layers.preprocessing import image_spec, with_image_spec
@@ -197,7 +198,7 @@ def _load_darknet(options, shape=None):
 
 
 def _network(options, size):
-    names = read_names(options.names)
+    names = _names(options)
     factory = keras_csp.get_factory(options.model)
     arguments = {"classes": len(names)} if names else {}
     if size:
@@ -208,12 +209,12 @@ def _network(options, size):
 
 def _keras_file(options, _size):
     model = _read(options.model, options.model)
-    return _with_names(model, read_names(options.names))
+    return _with_names(model, _names(options))
 
 
 def _hub_model(options, _size):
     model = _from_hub(options.model)
-    return _with_names(model, read_names(options.names))
+    return _with_names(model, _names(options))
 
 
 def _from_hub(name):
@@ -247,17 +248,8 @@ def _read(path, name):
         raise ValueError(f"cannot read {name}: {reason}") from error
 
 
-def read_names(path):
-    """The lines of a file of names, None without one."""
-    if path is None:
-        return None
-    if not path.is_file():
-        raise ValueError(f"no such file of names: {path}")
-    lines = path.read_text("utf-8-sig").splitlines()
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise ValueError(f"--names must have a name in each line: {path}")
-    return names
+def _names(options):
+    return None if options.names is None else read_names(options.names)
 
 
 def _with_names(model, names):

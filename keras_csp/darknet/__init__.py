@@ -7,10 +7,11 @@ Pixels are expected in [0, 1], in RGB order, as Darknet feeds them.
 """
 
 import logging
-import numbers
 import os
 import pathlib
 
+from keras_csp._files import read_names
+from keras_csp._validation import check_input_shape
 from keras_csp.darknet.build import build
 from keras_csp.darknet.cfg import read
 from keras_csp.darknet.plan import make_plan
@@ -54,7 +55,8 @@ def load(cfg, weights=None, input_shape=None, class_names=None):
             belong to it; or names that are not as many as its classes.
     """
     sections = read(cfg)
-    input_shape = _check_shape(input_shape)
+    if input_shape is not None:
+        input_shape = check_input_shape(input_shape)
     plan = make_plan(sections, input_shape)
     shape = input_shape or plan.input_shape
     if None in shape and plan.is_detector:
@@ -87,7 +89,7 @@ def _class_names(given, plan):
     names, source = given, "class_names"
     if isinstance(given, (str, os.PathLike)):
         source = os.fsdecode(given)
-        names = _lines(source)
+        names = read_names(source)
     names = tuple(names)
     last = plan.steps[plan.outputs[0]]
     classes = last.arguments["classes"] if plan.is_detector else last.shape[-1]
@@ -97,36 +99,6 @@ def _class_names(given, plan):
             f"names in {source}"
         )
     return names
-
-
-def _lines(path):
-    try:
-        text = pathlib.Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"Cannot read the names of the classes in {path}: {error}"
-        ) from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _check_shape(shape):
-    if shape is None:
-        return None
-    good = isinstance(shape, (list, tuple)) and len(shape) == 3
-    if not good or shape[2] is None or not all(map(_is_side, shape)):
-        raise ValueError(
-            "`input_shape` must be (height, width, channels), positive "
-            "integers of which the first two may be None. Received: "
-            f"input_shape={shape!r}"
-        )
-    return tuple(side if side is None else int(side) for side in shape)
-
-
-def _is_side(side):
-    if side is None:
-        return True
-    whole = isinstance(side, numbers.Integral) and not isinstance(side, bool)
-    return whole and side > 0
 
 
 def _log_left(model, path, left):

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_csp._keras_internals import producer
 from keras_csp.darknet import layers as darknet_layers
 from keras_csp.darknet.plan import IMAGE
 from keras_csp.layers.pooling import Maxout, PaddedMaxPooling2D
@@ -39,10 +40,9 @@ def build(plan, input_shape, name, class_names=None):
     outputs = [tensors[index] for index in plan.outputs]
     if not plan.is_detector:
         return keras.Model(image, outputs[0], name=name)
-    heads = [plan.steps[index] for index in plan.outputs]
     # By its registered name: detectors stand above this room.
     detector = keras.saving.get_registered_object("keras_csp>Detector")
-    return detector(image, dict(zip(_levels(heads), outputs)), name=name)
+    return detector(image, _by_level(outputs), name=name)
 
 
 def _image_spec(plan, input_shape, class_names):
@@ -60,16 +60,16 @@ def _image_spec(plan, input_shape, class_names):
     )
 
 
-def _levels(steps):
-    """The level of each head; of two at one level the later one is _2."""
-    levels = []
-    for step in steps:
-        level = name = YoloHead(**step.arguments).level
+def _by_level(outputs):
+    """{level: output of its head}; of two at one level the later one is _2."""
+    levels = {}
+    for tensor in outputs:
+        level = name = producer(tensor).level
         number = 1
         while name in levels:
             number += 1
             name = f"{level}_{number}"
-        levels.append(name)
+        levels[name] = tensor
     return levels
 
 

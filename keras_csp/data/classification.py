@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_csp._validation import check_choice, check_positive
+from keras_csp._validation import check_choice, check_positive, is_integer
 from keras_csp.data.classification_augmentation import (
     ClassificationAugmentation,
     mixed,
@@ -155,7 +155,7 @@ class ClassificationData:
         The first shards may have an image more than the others.
         """
         check_positive("count", count)
-        if not _is_integer(index) or not 0 <= index < count:
+        if not is_integer(index) or not 0 <= index < count:
             raise ValueError(
                 f"`index` must be from 0 to {count - 1}. Received: "
                 f"index={index!r}"
@@ -495,12 +495,8 @@ def _checked_size(known, size):
 
 
 def _check_seed(seed):
-    if not _is_integer(seed) or not 0 <= seed < 1 << 31:
+    if not is_integer(seed) or not 0 <= seed < 1 << 31:
         raise ValueError(
             f"`seed` must be an integer from 0 to 2^31 - 1. Received: "
             f"seed={seed!r}"
         )
-
-
-def _is_integer(value):
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -3,13 +3,12 @@
 import dataclasses
 import inspect
 import logging
-import numbers
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
-from keras_csp._validation import check_choice, check_positive
+from keras_csp._validation import check_choice, check_positive, is_integer
 from keras_csp.data.detection_augmentation import (
     DetectionAugmentation,
     augmented,
@@ -444,10 +443,7 @@ def _check_sizes(name, size):
     wrong = [
         side
         for side in sides
-        if isinstance(side, bool)
-        or not isinstance(side, numbers.Integral)
-        or side < _STRIDE
-        or side % _STRIDE
+        if not is_integer(side) or side < _STRIDE or side % _STRIDE
     ]
     if wrong or not 1 <= len(sides) <= 2:
         raise ValueError(

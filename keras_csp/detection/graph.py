@@ -5,7 +5,11 @@ import math
 import keras
 
 from keras_csp._registry import get_factory
-from keras_csp._validation import check_choice, check_positive
+from keras_csp._validation import (
+    check_choice,
+    check_input_shape,
+    check_positive,
+)
 from keras_csp.detection.anchors import default_anchors, split_anchors
 from keras_csp.detection.necks import get_neck
 from keras_csp.layers.precision import float32_if_half
@@ -16,7 +20,6 @@ from keras_csp.layers.preprocessing import (
 )
 from keras_csp.layers.units import ConvNormAct
 from keras_csp.layers.yolo_head import YoloHead
-from keras_csp.models.builder import check_input_shape
 from keras_csp.models.features import feature_extractor, list_levels
 
 

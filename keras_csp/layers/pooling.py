@@ -1,11 +1,9 @@
 """Poolings that Keras lacks: symmetrically padded, and across channels."""
 
-import numbers
-
 import keras
 from keras import ops
 
-from keras_csp._validation import check_positive
+from keras_csp._validation import check_positive, is_integer
 from keras_csp.layers.composite import with_channels
 
 
@@ -95,12 +93,10 @@ def _positive(argument, value):
 
 
 def _check_padding(padding, pool_size):
-    whole = isinstance(padding, numbers.Integral)
-    pair = (padding, padding) if whole else padding
+    pair = (padding, padding) if is_integer(padding) else padding
     good = isinstance(pair, (list, tuple)) and len(pair) == 2
     if not good or not all(
-        isinstance(side, numbers.Integral) and 0 <= side < pool_size
-        for side in pair
+        is_integer(side) and 0 <= side < pool_size for side in pair
     ):
         raise ValueError(
             "`padding` must be one or two integers of at least 0 and below "

@@ -3,12 +3,10 @@
 All are channels-last: `(batch, height, width, channels)`.
 """
 
-import numbers
-
 import keras
 import numpy as np
 
-from keras_csp._validation import check_choice, check_positive
+from keras_csp._validation import check_choice, check_positive, is_integer
 from keras_csp.layers.batch_normalization import BatchNormalization
 from keras_csp.layers.composite import SequentialLayer, with_channels
 from keras_csp.layers.grouped_convolution import GroupedConv2D
@@ -245,8 +243,7 @@ def _check_padding(padding, kernel_size):
             "`kernel_size` must be odd, for the padding to be symmetric, or "
             f"`padding` be given. Received: kernel_size={kernel_size}"
         )
-    whole = isinstance(padding, numbers.Integral)
-    if not whole or isinstance(padding, bool) or padding < 0:
+    if not is_integer(padding) or padding < 0:
         raise ValueError(
             "`padding` must be None or an integer of at least 0. Received: "
             f"padding={padding!r}"

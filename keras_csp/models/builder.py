@@ -4,13 +4,16 @@ image -> Preprocessing -> stem -> stages -> head [-> classifier]
 """
 
 import inspect
-import numbers
 
 import keras
 
 from keras_csp import weights as weight_files
 from keras_csp._registry import register_factory
-from keras_csp._validation import check_choice, check_positive
+from keras_csp._validation import (
+    check_choice,
+    check_input_shape,
+    check_positive,
+)
 from keras_csp.layers.initialization import kernels_replaced
 from keras_csp.layers.precision import float32_if_half
 from keras_csp.layers.preprocessing import Preprocessing
@@ -219,33 +222,6 @@ def _input(network, tensor, shape, include_top):
         )
     _check_size(tuple(tensor.shape[1:]), include_top=False)
     return tensor
-
-
-def check_input_shape(shape):
-    """The shape as a tuple of integers, of which the sides may be None.
-
-    Raises:
-        ValueError: not (height, width, channels), or channels left open.
-    """
-    good = isinstance(shape, (list, tuple)) and len(shape) == 3
-    if not good or not all(
-        side is None or _is_positive(side) for side in shape
-    ):
-        raise ValueError(
-            "`input_shape` must be a tuple (height, width, channels) of "
-            f"positive integers. Received: input_shape={shape!r}"
-        )
-    if shape[-1] is None:
-        raise ValueError(
-            "The channels of `input_shape`, its last entry, must be given. "
-            f"Received: input_shape={shape}"
-        )
-    return tuple(side if side is None else int(side) for side in shape)
-
-
-def _is_positive(side):
-    whole = isinstance(side, numbers.Integral) and not isinstance(side, bool)
-    return whole and side > 0
 
 
 def _check_size(shape, include_top):

@@ -151,8 +151,14 @@ def test_the_size_of_open_sides():
         ("net.cfg --weights net.weights --names three.names", "3 names"),
         ("model.keras --weights net.weights", "model.keras has its own"),
         ("model.keras --names two.names", "2 names for an output of (None, 3)"),
-        ("model.keras --names none.names", "no such file of names"),
-        ("model.keras --names empty.names", "a name in each line: empty.names"),
+        (
+            "model.keras --names none.names",
+            "Cannot read the names of the classes in none.names",
+        ),
+        (
+            "model.keras --names empty.names",
+            "empty.names must have the name of a class in each line",
+        ),
         ("model.keras --names latin.names", "utf-8"),
         ("model.keras --score 0.5", "only valid for detectors. Received: mod"),
         ("model.keras --size 1.5", "--size must be a side"),

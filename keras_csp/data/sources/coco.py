@@ -4,6 +4,7 @@ import collections
 import json
 import pathlib
 
+from keras_csp._validation import is_integer
 from keras_csp.data.sources.records import (
     Annotations,
     Fault,
@@ -202,4 +203,4 @@ def _is_number(value):
 
 
 def _is_integer(value):
-    return isinstance(value, int) and _is_number(value)
+    return is_integer(value) and _is_number(value)

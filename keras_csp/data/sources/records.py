@@ -8,6 +8,8 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from keras_csp._validation import is_integer
+
 _ROUNDING = 1.0  # pixels by which a box may leave its image
 _LARGEST = 1 << 63  # image ids are tensors of 64 bits
 
@@ -142,7 +144,7 @@ def _entry(given, number, folder, seen):
 
 
 def _name_fault(image_id, name, seen):
-    if not _is_integer(image_id) or not -_LARGEST < image_id < _LARGEST:
+    if not is_integer(image_id) or not -_LARGEST < image_id < _LARGEST:
         return f"the image's id is not an integer of 64 bits: {image_id!r}"
     if not isinstance(name, str) or not name:
         return f"the image's file name is {name!r}"
@@ -152,7 +154,7 @@ def _name_fault(image_id, name, seen):
 
 def _side_fault(given):
     for side, value in (("width", given.width), ("height", given.height)):
-        if value is not None and not (_is_integer(value) and value > 0):
+        if value is not None and not (is_integer(value) and value > 0):
             return f"the image's {side} is {value!r}"
     return ""
 
@@ -176,7 +178,7 @@ def _objects(given, entry, labels, faults):
     rows = zip(given.labels, *fields.values())
     for index, (label, box, crowd, area) in enumerate(rows):
         number = labels.get(label) if isinstance(label, str) else label
-        if not _is_integer(number) or not 0 <= number < len(labels):
+        if not is_integer(number) or not 0 <= number < len(labels):
             reason = f"there is no class {label!r}"
         elif (corners := _corners(box)) is None:
             reason = f"the box is not four numbers: {box!r}"
@@ -203,10 +205,6 @@ def usable_area(area):
     """The area, or None (for the box's) where it makes no sense."""
     known = isinstance(area, numbers.Real) and not isinstance(area, bool)
     return area if known and 0 <= area < math.inf else None
-
-
-def _is_integer(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def missing_file(folder, name):
