@@ -20,4 +20,11 @@ def formulas(box, other):
     angle = math.atan((c2 - c1) / (d2 - d1)) - math.atan((a2 - a1) / (b2 - b1))
     v = 4 / math.pi**2 * angle**2
     alpha = v / (1 - iou + v) if v else 0.0
-    return {"iou": iou, "giou": giou, "diou": diou, "ciou": diou - alpha * v}
+    return {
+        "iou": iou,
+        "giou": giou,
+        "diou": diou,
+        "ciou": diou - alpha * v,
+        "alpha": alpha,
+        "v": v,
+    }

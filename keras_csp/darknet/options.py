@@ -37,7 +37,9 @@ USED = {
     "softmax": "groups temperature",
     "cost": "",
     "yolo": "mask anchors num classes scale_x_y new_coords nms_kind beta_nms "
-    "thresh",
+    "thresh ignore_thresh truth_thresh iou_thresh iou_thresh_kind iou_loss "
+    "iou_normalizer obj_normalizer cls_normalizer label_smooth_eps "
+    "objectness_smooth counters_per_class max_delta",
 }
 
 _EVERY = (
@@ -64,12 +66,9 @@ IGNORED = {
     "dropout": "dropblock dropblock_size_rel dropblock_size_abs",
     "softmax": "noloss",
     "cost": "type scale ratio",
-    "yolo": "jitter ignore_thresh truth_thresh iou_thresh cls_normalizer "
-    "iou_normalizer obj_normalizer delta_normalizer uc_normalizer iou_loss "
-    "iou_thresh_kind beta1 random resize focal_loss "
-    "objectness_smooth max max_delta counters_per_class label_smooth_eps "
-    "show_details map track_history_size sim_thresh dets_for_track "
-    "dets_for_show track_ciou_norm embedding_layer",
+    "yolo": "jitter delta_normalizer uc_normalizer beta1 random resize "
+    "focal_loss max show_details map track_history_size sim_thresh "
+    "dets_for_track dets_for_show track_ciou_norm embedding_layer",
 }
 
 _EVERY_REFUSED = {"dontload": 0, "dontloadscales": 0}

@@ -13,6 +13,7 @@ import math
 
 from keras_csp.darknet import options
 from keras_csp.darknet.cfg import quoted
+from keras_csp.darknet.loss import loss_options
 
 IMAGE = -1  # the "index" of the network's input
 
@@ -548,6 +549,7 @@ def _yolo(section, builder):
         "iou_threshold": _IOU_THRESHOLD,
         "score_threshold": _fraction(section, "thresh", _SCORE_THRESHOLD),
         **_nms(section),
+        "loss": loss_options(section, classes),
     }
     return (builder.index - 1,), (height, width, channels), arguments, 0
 

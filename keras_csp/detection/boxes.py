@@ -37,15 +37,22 @@ def pairwise_iou(boxes, others):
     Returns:
         `(..., n, m)`, from 0 to 1.
     """
-    # By coordinate: of all pairs, no map is larger than the result.
-    x1, y1, x2, y2 = (boxes[..., index, None] for index in range(4))
-    u1, v1, u2, v2 = (others[..., None, :, index] for index in range(4))
-    width = ops.maximum(ops.minimum(x2, u2) - ops.maximum(x1, u1), 0)
-    height = ops.maximum(ops.minimum(y2, v2) - ops.maximum(y1, v1), 0)
+    common = _common_area(boxes, others)
     area, other_area = _area(boxes)[..., None], _area(others)[..., None, :]
-    # Reversed boxes overlap nothing, whatever their corners say.
-    common = ops.minimum(width * height, ops.minimum(area, other_area))
     return common / (area + other_area - common + _EPSILON)
+
+
+def covered(boxes, regions):
+    """The share of each box's area that lies in each region.
+
+    Args:
+        boxes: `(..., n, 4)`.
+        regions: `(..., m, 4)`.
+
+    Returns:
+        `(..., n, m)`, from 0 to 1.
+    """
+    return _common_area(boxes, regions) / (_area(boxes)[..., None] + _EPSILON)
 
 
 def distance_ratio(boxes, others):
@@ -61,7 +68,7 @@ def distance_ratio(boxes, others):
         `(..., n, m)`, from 0 to 1.
     """
     boxes, others = boxes[..., :, None, :], others[..., None, :, :]
-    return _distance(boxes, others)
+    return centre_distance(boxes, others)
 
 
 def box_giou(boxes, others):
@@ -81,7 +88,7 @@ def box_diou(boxes, others):
     Shapes as `box_iou`, from -1 to 1. Source: arXiv 1911.08287.
     """
     iou, _ = _overlap(boxes, others)
-    return iou - _distance(boxes, others)
+    return iou - centre_distance(boxes, others)
 
 
 def box_ciou(boxes, others):
@@ -91,10 +98,23 @@ def box_ciou(boxes, others):
     is not differentiated. Shapes as `box_iou`. Source: arXiv 1911.08287.
     """
     iou, _ = _overlap(boxes, others)
-    v = (4 / math.pi**2) * (_angle(boxes) - _angle(others)) ** 2
+    v = (4 / math.pi**2) * (angle(boxes) - angle(others)) ** 2
+    weight = ops.stop_gradient(ciou_weight(iou, v))
+    return iou - centre_distance(boxes, others) - weight * v
+
+
+def ciou_weight(iou, v):
+    """v / (1 - IoU + v), CIoU's weight of v; 0 where both boxes are equal."""
     # Not "+ _EPSILON": TensorFlow's graphs would add it to the 1, and lose it.
-    weight = ops.stop_gradient(v / ops.maximum(1 - iou + v, _EPSILON))
-    return iou - _distance(boxes, others) - weight * v
+    return v / ops.maximum(1 - iou + v, _EPSILON)
+
+
+SIMILARITIES = {
+    "iou": box_iou,
+    "giou": box_giou,
+    "diou": box_diou,
+    "ciou": box_ciou,
+}
 
 
 def sides(boxes):
@@ -116,6 +136,18 @@ def corners(boxes):
 def _area(boxes):
     width_height = sides(boxes)
     return width_height[..., 0] * width_height[..., 1]
+
+
+def _common_area(boxes, others):
+    """Of every box with every other one."""
+    # By coordinate: of all pairs, no map is larger than the result.
+    x1, y1, x2, y2 = (boxes[..., index, None] for index in range(4))
+    u1, v1, u2, v2 = (others[..., None, :, index] for index in range(4))
+    width = ops.maximum(ops.minimum(x2, u2) - ops.maximum(x1, u1), 0)
+    height = ops.maximum(ops.minimum(y2, v2) - ops.maximum(y1, v1), 0)
+    area, other_area = _area(boxes)[..., None], _area(others)[..., None, :]
+    # Reversed boxes overlap nothing, whatever their corners say.
+    return ops.minimum(width * height, ops.minimum(area, other_area))
 
 
 def _overlap(boxes, others):
@@ -140,12 +172,14 @@ def _hull(boxes, others):
     return most - least
 
 
-def _distance(boxes, others):
+def centre_distance(boxes, others):
+    """d^2 / c^2: centres d apart, in a hull of diagonal c; `(...)`."""
     apart = ops.sum((centres(boxes) - centres(others)) ** 2, axis=-1)
     diagonal = ops.sum(_hull(boxes, others) ** 2, axis=-1)
     return apart / (diagonal + _EPSILON)
 
 
-def _angle(boxes):
+def angle(boxes):
+    """atan(w / h)."""
     width_height = sides(boxes)
     return ops.arctan(width_height[..., 0] / (width_height[..., 1] + _EPSILON))

@@ -22,8 +22,9 @@ from keras_csp.detection.inputs import (
     slices,
     unknown_length,
 )
-from keras_csp.detection.losses import BOX_LOSSES, YoloLoss
+from keras_csp.detection.losses import YoloLoss
 from keras_csp.detection.nms import NonMaxSuppression
+from keras_csp.layers.loss_options import BOX_LOSSES
 from keras_csp.layers.yolo_head import YoloHead
 from keras_csp.weights import keras_files
 

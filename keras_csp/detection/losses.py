@@ -1,27 +1,21 @@
-"""YOLOv3's loss: the errors of boxes, objectness and classes."""
+"""YOLO's loss: the errors of boxes, objectness and classes."""
 
 import keras
 from keras import ops
 
-from keras_csp._validation import check_choice, check_fraction
-from keras_csp.detection.assignment import Grid, assign_anchors, padded
-from keras_csp.detection.boxes import (
-    box_ciou,
-    box_diou,
-    box_giou,
-    box_iou,
-    corners,
-    pairwise_iou,
-    sides,
+from keras_csp.detection.assignment import (
+    Grid,
+    Slots,
+    assign_anchors,
+    truth_of,
 )
+from keras_csp.detection.box_errors import box_error
+from keras_csp.detection.boxes import covered, pairwise_iou
+from keras_csp.layers.loss_options import as_loss_options
 
-_SIMILARITIES = {
-    "iou": box_iou,
-    "giou": box_giou,
-    "diou": box_diou,
-    "ciou": box_ciou,
-}
-BOX_LOSSES = ("mse", *_SIMILARITIES)
+PARTS = ("box_loss", "objectness_loss", "class_loss")
+# Of a prediction's area in a region to ignore, as COCO's crowds in training.
+_IGNORED_SHARE = 0.5
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
@@ -29,157 +23,244 @@ class YoloLoss:
     """box + objectness + class, each summed over an image: YOLOv3, section 2.
 
     Every true box belongs to the anchor whose shape has the largest IoU with
-    its own, at that anchor's level, in the cell that holds its centre.
+    its own, at that anchor's level, in the cell that holds its centre: that
+    prediction answers for the box. (`anchor_threshold` takes further anchors.)
 
     - box, of those predictions: 1 - IoU, GIoU, DIoU or CIoU; or "mse", as
-      Darknet: (2 - w h) times the cross-entropy of S(t_x), S(t_y) with the
-      place within the cell, plus half the squared error of t_w, t_h, with w
-      and h relative to the image.
+      Darknet: (2 - w h) times f times the cross-entropy of S(t_x), S(t_y) with
+      the place within the cell, plus half the squared error of t_w, t_h, with
+      w and h relative to the image and f = `scale_x_y`.
     - objectness, of all predictions: the cross-entropy with 1 for those and 0
       for the others, of which any whose IoU with some true box is above
-      `ignore_threshold` are left out.
-    - class, of those predictions: the cross-entropy of each class alone.
+      `ignore_threshold`, or of whose area more than half lies in a region to
+      ignore, are left out.
+    - class, of those predictions: the cross-entropy of each class alone. One
+      that answers for boxes of several classes has all of them; with an
+      `anchor_threshold` below 1 its error of the boxes is then divided by
+      their number, as in Darknet.
+
+    The squared error of probabilities, halved, takes the place of the cross-
+    entropy for heads with `new_coords`, as in Darknet.
+
+    A head has `LossOptions` of its own: the defaults, or those of its cfg. The
+    arguments replace them in all heads.
+
+    Darknet's gradient of the IoU losses is not that of any function: it leaves
+    the derivative of the sigmoid and the anchor's size out. Its weights
+    (`iou_normalizer`, 0.07 in YOLOv4) are made for that. So `gradient=
+    "darknet"`, which heads of a cfg have, computes the same value and that
+    gradient; "exact" is the gradient of the value. An anchor of a cfg that no
+    `mask` names takes no box: its boxes go to the best of the others.
 
     Args:
-        box: "mse", "iou", "giou", "diou" or "ciou" (default).
-        ignore_threshold: default 0.7.
-        anchor_threshold: other anchors whose shape has a larger IoU with the
-            box's are taken as well. Default 1: only the best, as YOLOv3;
-            Darknet's `iou_thresh`, 0.213 in YOLOv4.
-        box_weight, objectness_weight, class_weight: of the three parts.
-            Default 1 for "mse" boxes, 2 for others; 1; 1.
-        label_smoothing: s: class targets become s / 2 and 1 - s / 2. Default
-            0.
+        box: "mse", "iou", "giou", "diou" or "ciou". Default None: the head's.
+        **options: others of `keras_csp.layers.LossOptions`.
 
     Raises ValueError for arguments out of range.
     Source: arXiv 1804.02767; Darknet, src/yolo_layer.c.
     """
 
-    def __init__(
-        self,
-        box="ciou",
-        ignore_threshold=0.7,
-        anchor_threshold=1.0,
-        box_weight=None,
-        objectness_weight=1.0,
-        class_weight=1.0,
-        label_smoothing=0.0,
-    ):
-        self.box = check_choice("box", box, BOX_LOSSES)
-        if box_weight is None:
-            box_weight = 1.0 if box == "mse" else 2.0
-        self.ignore_threshold = check_fraction(
-            "ignore_threshold", ignore_threshold
-        )
-        self.anchor_threshold = check_fraction(
-            "anchor_threshold", anchor_threshold
-        )
-        self.label_smoothing = check_fraction(
-            "label_smoothing", label_smoothing
-        )
-        self.box_weight = _weight("box_weight", box_weight)
-        self.objectness_weight = _weight("objectness_weight", objectness_weight)
-        self.class_weight = _weight("class_weight", class_weight)
+    def __init__(self, box=None, **options):
+        if box is not None:
+            options["box"] = box
+        options = {k: v for k, v in options.items() if v is not None}
+        as_loss_options(options)  # checks them
+        self.options = options
 
-    def __call__(self, targets, maps, heads):
+    def __call__(self, targets, maps, heads, sample_weight=None):
         """The three parts, weighted, each the mean over the images.
 
         Args:
             targets: {"boxes": `(batch, m, 4)` x1, y1, x2, y2 in pixels of the
-                input, "labels": `(batch, m)`, below 0 for padding}.
+                input, "labels": `(batch, m)`, below 0 for padding}; besides
+                these, if wanted, "box_weights": `(batch, m)`, by which the
+                errors of each box are multiplied, and "ignore": `(batch, k,
+                4)`, regions in which nothing is trained as background.
             maps: the map of each head, `(batch, h, w, n (5 + classes))`.
             heads: as many `YoloHead`s.
+            sample_weight: `(batch,)`, a weight of each image. Default 1.
 
         Returns:
             {"box_loss", "objectness_loss", "class_loss"}: scalars.
         """
-        boxes, labels = padded(targets["boxes"], targets["labels"])
-        chosen = assign_anchors(boxes, labels, heads, self.anchor_threshold)
-        parts = [
-            self._level(head, x, boxes, labels, mine)
-            for head, x, mine in zip(heads, maps, chosen, strict=True)
+        options = [head.loss.replace(**self.options) for head in heads]
+        truth = truth_of(targets)
+        chosen = assign_anchors(truth, heads, options)
+        sums = [
+            _HeadLoss(head, its, truth, ops.cast(x, "float32"), mine).sums()
+            for head, its, x, mine in zip(
+                heads, options, maps, chosen, strict=True
+            )
         ]
-        names = ("box_loss", "objectness_loss", "class_loss")
-        weights = (self.box_weight, self.objectness_weight, self.class_weight)
-        images = ops.cast(ops.shape(boxes)[0], "float32")
         return {
-            name: weight * sum(values) / images
-            for name, weight, values in zip(names, weights, zip(*parts))
+            name: _mean(sum(values), sample_weight)
+            for name, values in zip(PARTS, zip(*sums))
         }
 
-    def _level(self, head, x, boxes, labels, chosen):
-        """Box, objectness and class loss of one head, summed."""
-        grid = Grid(head, *ops.shape(x)[1:3])
-        rows = head.rows(x)
-        cells, place, size = head.encode(boxes, grid.height, grid.width)
-        places = grid.places(cells)
-        found = grid.gather(rows, places)
-        objects = grid.scatter(chosen, places)
-        counted = ops.maximum(objects, self._negatives(head, x, boxes))
-        # With `new_coords` a map holds probabilities, not their logits.
-        logits = not head.new_coords
-        errors = self._box_loss(found[..., :4], grid, boxes, place, size)
-        objectness = _cross_entropy(rows[..., 4], objects, logits)
-        classes = _cross_entropy(
-            found[..., 5:], self._class_targets(labels, head.classes), logits
-        )
-        return (
-            ops.sum(chosen * errors),
-            ops.sum(counted * objectness),
-            ops.sum(chosen[..., None] * classes),
-        )
-
-    def _class_targets(self, labels, classes):
-        targets = ops.one_hot(labels, classes, dtype="float32")[:, :, None]
-        smoothing = self.label_smoothing
-        return targets * (1 - smoothing) + smoothing / 2
-
-    def _box_loss(self, t, grid, boxes, place, size):
-        """The error of every anchor's prediction in the cell of every true box.
-
-        Args:
-            t: the predictions, `(batch, m, n, 4)`.
-            place, size: what they should be, as `YoloHead.encode` gives it.
-        """
-        head = grid.head
-        place = ops.broadcast_to(place[:, :, None], ops.shape(t[..., :2]))
-        if self.box == "mse":
-            error = _cross_entropy(t[..., :2], place, not head.new_coords)
-            error = error + (t[..., 2:] - size) ** 2 / 2
-            fraction = sides(boxes) / grid.pixels()
-            scale = 2 - fraction[..., 0] * fraction[..., 1]
-            return scale[..., None] * ops.sum(error, axis=-1)
-        # In cells, from the corner of the cell that holds the centre.
-        cell = ops.concatenate(head.decode_cell(t), axis=-1)
-        true_size = sides(boxes)[:, :, None] / head.cell_size()
-        true_size = ops.broadcast_to(true_size, ops.shape(size))
-        true = ops.concatenate([head.offset(place), true_size], axis=-1)
-        return 1 - _SIMILARITIES[self.box](corners(cell), corners(true))
-
-    def _negatives(self, head, x, boxes):
-        """1 for the predictions that no true box comes near, else 0."""
-        predicted = head.decode_boxes(ops.stop_gradient(x))
-        best = ops.max(pairwise_iou(predicted, boxes), axis=-1)
-        return ops.cast(best <= self.ignore_threshold, "float32")
-
     def get_config(self):
-        return dict(vars(self))
+        return dict(self.options)
 
     @classmethod
     def from_config(cls, config):
         return cls(**config)
 
 
-def _cross_entropy(x, targets, logits):
-    """-t log p - (1 - t) log(1 - p) of each value, p = S(x) of logits."""
-    targets = ops.broadcast_to(targets, ops.shape(x))
-    return ops.binary_crossentropy(targets, x, from_logits=logits)
+class _HeadLoss:
+    """The three errors of one head.
 
+    Args:
+        head: a `YoloHead`.
+        options: its `LossOptions`.
+        truth: of `truth_of`.
+        x: the map.
+        chosen: of `assign_anchors`, `(batch, m, n)`.
+    """
 
-def _weight(argument, value):
-    if isinstance(value, bool) or not value >= 0:
-        raise ValueError(
-            f"`{argument}` must be a number of at least 0. Received: "
-            f"{argument}={value!r}"
+    def __init__(self, head, options, truth, x, chosen):
+        self.head, self.options, self.truth = head, options, truth
+        self.x, self.chosen = x, chosen
+        self.grid = Grid(head, *ops.shape(x)[1:3])
+        self.rows = head.rows(x)
+        self.cells = self.grid.cells(truth.boxes)
+        self.places = self.grid.places(self.cells)
+        self.found = self.grid.gather(self.rows, self.places)
+        self.slots = Slots(self.cells, chosen, truth, head.classes)
+        self.weights = truth.weights
+        if options.class_weights is not None:
+            each = ops.convert_to_tensor(options.class_weights, "float32")
+            labels = ops.maximum(truth.labels, 0)
+            self.weights = self.weights * ops.take(each, labels)
+
+    def sums(self):
+        """Box, objectness and class error of each image, weighted."""
+        boxes, objectness, classes = self.options.weights()
+        overlap = pairwise_iou(
+            self.head.decode_boxes(ops.stop_gradient(self.x)), self.truth.boxes
         )
-    return value
+        result = [
+            boxes * self._box_errors(),
+            objectness * self._objectness_errors(overlap),
+            classes * self._class_errors(),
+        ]
+        if self.options.truth_threshold < 1:
+            more = self._errors_of_near(overlap)
+            result[0] = result[0] + boxes * more[0]
+            result[2] = result[2] + classes * more[1]
+        return result
+
+    def _box_errors(self):
+        errors = box_error(
+            self.grid,
+            self.options,
+            self.found[..., :4],
+            self.cells[:, :, None],
+            self.truth.boxes[:, :, None],
+        )
+        weights = self.chosen * self.weights[..., None]
+        if self.options.anchor_threshold < 1:
+            weights = weights / ops.maximum(self.slots.classes_in_slot(), 1)
+        return ops.sum(weights * errors, axis=(1, 2))
+
+    def _class_errors(self):
+        targets = self._smoothed(self.slots.class_targets)
+        errors = self._error(self.found[..., 5:], targets)
+        if self.options.class_weights is not None:
+            each = ops.convert_to_tensor(self.options.class_weights, "float32")
+            hit = self.slots.class_targets
+            errors = errors * (1 - hit + hit * each)
+        weights = self.truth.weights[..., None, None] * errors
+        return ops.sum(self.slots.share[..., None] * weights, axis=(1, 2, 3))
+
+    def _objectness_errors(self, overlap):
+        """What each prediction's objectness should be, and whether it counts.
+
+        The order is Darknet's: near a true box, very near, answering for one.
+        """
+        options = self.options
+        best = ops.max(overlap, axis=-1)
+        near = best > options.ignore_threshold
+        if options.ignore_score > 0:
+            near &= self._best_class() > options.ignore_score
+        target = ops.zeros_like(best)
+        counted = ops.ones_like(best)
+        if options.iou_objectness:
+            target = ops.where(near, best, target)
+        else:
+            counted = ops.where(near, 0.0, counted)
+        counted = counted * self._outside_ignored()
+        if options.truth_threshold < 1:
+            hit = best > options.truth_threshold
+            wanted = best**2 if options.iou_objectness else 1.0
+            target = ops.where(hit, wanted, target)
+            counted = ops.where(hit, 1.0, counted)
+        if not options.iou_objectness:
+            target, counted = self._with_objects(target, counted)
+        errors = self._error(self.rows[..., 4], target)
+        return ops.sum(counted * errors, axis=1)
+
+    def _with_objects(self, target, counted):
+        """1 where a prediction answers for a box, with the box's weight."""
+        objects = self.grid.scatter(self.chosen, self.places)
+        objects = ops.minimum(objects, 1.0)
+        target = ops.maximum(target, objects)
+        weights = self.slots.share * self.weights[..., None]
+        weights = self.grid.scatter(weights, self.places)
+        return target, ops.where(objects > 0, weights, counted)
+
+    def _outside_ignored(self):
+        if self.truth.ignore is None:
+            return 1.0
+        boxes = self.head.decode_boxes(ops.stop_gradient(self.x))
+        share = ops.max(covered(boxes, self.truth.ignore), axis=-1)
+        return ops.cast(share <= _IGNORED_SHARE, "float32")
+
+    def _errors_of_near(self, overlap):
+        """Boxes and classes of predictions above `truth_threshold`.
+
+        Those that answer for a box in any case are left out.
+        """
+        objects = self.grid.scatter(self.chosen, self.places)
+        best = ops.max(overlap, axis=-1)
+        hit = (best > self.options.truth_threshold) & (objects == 0)
+        index = ops.argmax(overlap, axis=-1)
+        boxes = ops.take_along_axis(self.truth.boxes, index[..., None], axis=1)
+        labels = ops.take_along_axis(self.truth.labels, index, axis=1)
+        weights = ops.take_along_axis(self.weights, index, axis=1)
+        weights = ops.where(hit, weights, 0.0)
+        shape = (-1, self.grid.height * self.grid.width, self.grid.anchors)
+        errors = box_error(
+            self.grid,
+            self.options,
+            ops.reshape(self.rows[..., :4], (*shape, 4)),
+            self.grid.all_cells()[:, None],
+            ops.reshape(boxes, (*shape, 4)),
+        )
+        targets = ops.one_hot(labels, self.head.classes, dtype="float32")
+        classes = self._error(self.rows[..., 5:], self._smoothed(targets))
+        return (
+            ops.sum(weights * ops.reshape(errors, ops.shape(weights)), axis=1),
+            ops.sum(weights * ops.sum(classes, axis=-1), axis=1),
+        )
+
+    def _best_class(self):
+        best = ops.max(self.rows[..., 5:], axis=-1)
+        return best if self.head.new_coords else ops.sigmoid(best)
+
+    def _smoothed(self, targets):
+        smoothing = self.options.label_smoothing
+        return targets * (1 - smoothing) + smoothing / 2
+
+    def _error(self, x, target):
+        """Of a probability: cross-entropy; squared with `new_coords`."""
+        if self.head.new_coords:
+            return (x - target) ** 2 / 2
+        target = ops.broadcast_to(target, ops.shape(x))
+        return ops.binary_crossentropy(target, x, from_logits=True)
+
+
+def _mean(values, sample_weight):
+    """Of a value for each image, as Keras weights and averages them."""
+    if sample_weight is not None:
+        sample_weight = ops.cast(sample_weight, values.dtype)
+        values = values * ops.reshape(sample_weight, ops.shape(values))
+    return ops.mean(values)

@@ -8,6 +8,7 @@ from keras_csp.layers.dense import DenseBlock, TwoWayDenseLayer
 from keras_csp.layers.elastic import Elastic
 from keras_csp.layers.fusion import FusionNode, PyramidFusion
 from keras_csp.layers.grouped_convolution import GroupedConv2D
+from keras_csp.layers.loss_options import LossOptions
 from keras_csp.layers.pooling import (
     Maxout,
     PaddedMaxPooling2D,
@@ -32,6 +33,7 @@ __all__ = [
     "FusionNode",
     "GroupedConv2D",
     "ImageSpec",
+    "LossOptions",
     "Maxout",
     "NormAct",
     "PaddedMaxPooling2D",

@@ -10,6 +10,7 @@ from keras_csp._validation import (
     check_fraction,
     check_positive,
 )
+from keras_csp.layers.loss_options import as_loss_options
 
 NMS_KINDS = ("iou", "diou")
 
@@ -40,6 +41,8 @@ class YoloHead(keras.layers.Layer):
         score_threshold, iou_threshold, nms, nms_beta: how a detector's boxes
             are chosen, unless it is told otherwise: as `NonMaxSuppression`.
             Default 0.25, 0.45, "iou", 0.6.
+        loss: `LossOptions`, or a dict of some of them: how the head is
+            trained, unless `YoloLoss` is told otherwise. Default: theirs.
 
     Shapes: `(batch, h, w, n (5 + classes))`, of which each anchor has t_x,
     t_y, t_w, t_h, t_o and its classes' t_c, to the same.
@@ -59,6 +62,7 @@ class YoloHead(keras.layers.Layer):
         iou_threshold=0.45,
         nms="iou",
         nms_beta=0.6,
+        loss=None,
         dtype="float32",
         **kwargs,
     ):
@@ -75,6 +79,8 @@ class YoloHead(keras.layers.Layer):
         self.iou_threshold = check_fraction("iou_threshold", iou_threshold)
         self.nms = check_choice("nms", nms, NMS_KINDS)
         self.nms_beta = nms_beta
+        self.loss = as_loss_options(loss)
+        _check_class_weights(self.loss.class_weights, self.classes)
 
     @property
     def level(self):
@@ -177,15 +183,31 @@ class YoloHead(keras.layers.Layer):
             being taken as 1 pixel at least.
         """
         boxes = ops.cast(boxes, "float32")
-        centre = (boxes[..., :2] + boxes[..., 2:]) / 2 / self.cell_size()
         most = ops.cast(ops.stack([width, height]), "float32") - 1
-        cell = ops.clip(ops.floor(centre), 0.0, most)
-        offset = ops.clip(centre - cell, 0.0, 1.0)
+        cell = ops.clip(ops.floor(self._centre(boxes)), 0.0, most)
+        place, size = self.encode_at(boxes[..., None, :], cell[..., None, :])
+        return cell, place[..., 0, :], size
+
+    def encode_at(self, boxes, cell):
+        """The last two of `encode`, of boxes for any cell.
+
+        Args:
+            boxes: `(..., n or 1, 4)`, as of `encode`.
+            cell: columns and rows, `(..., n or 1, 2)`.
+
+        Returns:
+            `(..., n or 1, 2)` and `(..., n, 2)`.
+        """
+        offset = ops.clip(self._centre(boxes) - cell, 0.0, 1.0)
         place = (offset + (self.scale_x_y - 1) / 2) / self.scale_x_y
         sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 1.0)
-        ratio = sides[..., None, :] / self._anchors()
+        ratio = sides / self._anchors()
         size = ops.sqrt(ratio) / 2 if self.new_coords else ops.log(ratio)
-        return cell, place, size
+        return place, size
+
+    def _centre(self, boxes):
+        """Of boxes in pixels, in cells."""
+        return (boxes[..., :2] + boxes[..., 2:]) / 2 / self.cell_size()
 
     def offset(self, place):
         """What `encode` gives as the place, as a distance from the cell."""
@@ -211,6 +233,7 @@ class YoloHead(keras.layers.Layer):
             "iou_threshold": self.iou_threshold,
             "nms": self.nms,
             "nms_beta": self.nms_beta,
+            "loss": self.loss.get_config(),
         }
 
 
@@ -230,6 +253,14 @@ def _check_anchors(anchors):
             f"Received: anchors={anchors!r}"
         )
     return pairs
+
+
+def _check_class_weights(weights, classes):
+    if weights is not None and len(weights) != classes:
+        raise ValueError(
+            f"`class_weights` must have a weight for each of {classes} "
+            f"classes. Received: {len(weights)} weights"
+        )
 
 
 def _check_stride(stride):

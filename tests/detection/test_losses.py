@@ -8,151 +8,22 @@ import keras
 import numpy as np
 import pytest
 from box_formulas import formulas
+from yolo_loss_loops import (
+    PARTS,
+    PLAIN,
+    Geometry,
+    cell,
+    loops,
+    predicted,
+    responsible,
+)
 
 from keras_csp.detection import BOX_LOSSES, YoloLoss
-from keras_csp.layers import YoloHead
+from keras_csp.layers import LossOptions, YoloHead
 
 ANCHORS = {"P4": ((30, 20), (18, 40)), "P5": ((90, 60), (60, 110))}
 CLASSES = 3
 HEIGHT, WIDTH = 64, 96
-PARTS = ("box_loss", "objectness_loss", "class_loss")
-
-
-def sigmoid(t):
-    return 1 / (1 + math.exp(-t))
-
-
-@dataclasses.dataclass(frozen=True)
-class Geometry:
-    """What the numbers of a map mean: Darknet's options of [yolo]."""
-
-    scale_x_y: float = 1.0
-    new_coords: bool = False
-
-    def probability(self, t):
-        return t if self.new_coords else sigmoid(t)
-
-    def place(self, t):
-        scale = self.scale_x_y
-        return scale * self.probability(t) - (scale - 1) / 2
-
-    def times(self, t):
-        return (2 * t) ** 2 if self.new_coords else math.exp(t)
-
-    def target(self, place):
-        return (place + (self.scale_x_y - 1) / 2) / self.scale_x_y
-
-    def size(self, ratio):
-        return math.sqrt(ratio) / 2 if self.new_coords else math.log(ratio)
-
-    def cross_entropy(self, t, target):
-        """Of the probability that t stands for, in Python's floats."""
-        p = min(max(self.probability(t), 1e-300), 1 - 1e-16)
-        return -target * math.log(p) - (1 - target) * math.log(1 - p)
-
-
-def shape_iou(w, h, anchor):
-    common = min(w, anchor[0]) * min(h, anchor[1])
-    return common / (w * h + anchor[0] * anchor[1] - common)
-
-
-def predicted(t, column, row, anchor, stride, geometry=Geometry()):
-    """The box of one prediction, in pixels."""
-    x = (column + geometry.place(t[0])) * stride
-    y = (row + geometry.place(t[1])) * stride
-    w, h = (side * geometry.times(n) for side, n in zip(anchor, t[2:4]))
-    return (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-
-
-def loops(targets, maps, anchors, loss, geometry):
-    """The three sums over all images, before the weights and the mean."""
-    sums = dict.fromkeys(PARTS, 0.0)
-    for image, (boxes, labels) in enumerate(
-        zip(targets["boxes"].tolist(), targets["labels"].tolist())
-    ):
-        real = [(box, c) for box, c in zip(boxes, labels) if c >= 0]
-        objects = set()
-        for box, label in real:
-            for level, index in responsible(box, anchors, loss):
-                row, column = cell(box, level, maps[level].shape)
-                objects.add((level, row, column, index))
-                t = prediction(maps, anchors, image, level, row, column, index)
-                sums["box_loss"] += box_error(
-                    box,
-                    t,
-                    column,
-                    row,
-                    level,
-                    anchors[level][index],
-                    maps,
-                    loss,
-                    geometry,
-                )
-                for c in range(CLASSES):
-                    target = loss.label_smoothing / 2
-                    if c == label:
-                        target = 1 - target
-                    sums["class_loss"] += geometry.cross_entropy(
-                        t[5 + c], target
-                    )
-        for level, pairs in anchors.items():
-            _, height, width, _ = maps[level].shape
-            for row, column, index in np.ndindex(height, width, len(pairs)):
-                t = prediction(maps, anchors, image, level, row, column, index)
-                mine = (level, row, column, index) in objects
-                where = predicted(
-                    t, column, row, pairs[index], 2 ** int(level[1:]), geometry
-                )
-                ious = [formulas(where, box)["iou"] for box, _ in real]
-                near = any(iou > loss.ignore_threshold for iou in ious)
-                if mine or not near:
-                    sums["objectness_loss"] += geometry.cross_entropy(
-                        t[4], float(mine)
-                    )
-    return sums
-
-
-def responsible(box, anchors, loss):
-    """The anchors of a box: the best of all, and any above the threshold."""
-    w, h = box[2] - box[0], box[3] - box[1]
-    iou = {
-        (level, index): shape_iou(w, h, anchor)
-        for level, pairs in anchors.items()
-        for index, anchor in enumerate(pairs)
-    }
-    best = max(iou, key=iou.get)
-    return {best} | {k for k, v in iou.items() if v > loss.anchor_threshold}
-
-
-def cell(box, level, shape):
-    stride = 2 ** int(level[1:])
-    column = math.floor((box[0] + box[2]) / 2 / stride)
-    row = math.floor((box[1] + box[3]) / 2 / stride)
-    return min(row, shape[1] - 1), min(column, shape[2] - 1)
-
-
-def prediction(maps, anchors, image, level, row, column, index):
-    n = len(anchors[level])
-    t = maps[level][image, row, column].reshape(n, -1)[index]
-    return t.astype("float64").tolist()
-
-
-def box_error(box, t, column, row, level, anchor, maps, loss, geometry):
-    stride = 2 ** int(level[1:])
-    w, h = box[2] - box[0], box[3] - box[1]
-    if loss.box != "mse":
-        where = predicted(t, column, row, anchor, stride, geometry)
-        return 1 - formulas(where, box)[loss.box]
-    x = (box[0] + box[2]) / 2 / stride - column
-    y = (box[1] + box[3]) / 2 / stride - row
-    _, height, width, _ = maps[level].shape
-    scale = 2 - w / (width * stride) * h / (height * stride)
-    return scale * (
-        geometry.cross_entropy(t[0], geometry.target(x))
-        + geometry.cross_entropy(t[1], geometry.target(y))
-        + (t[2] - geometry.size(w / anchor[0])) ** 2 / 2
-        + (t[3] - geometry.size(h / anchor[1])) ** 2 / 2
-    )
 
 
 def maps_of(rng, batch, anchors=ANCHORS, spread=1.0, classes=CLASSES):
@@ -208,11 +79,10 @@ def answer(loss, targets, maps, anchors=ANCHORS, **options):
     return {name: float(value) for name, value in parts.items()}
 
 
-def assert_equals_loops(
-    loss, targets, maps, anchors=ANCHORS, geometry=Geometry()
-):
-    expected = loops(targets, maps, anchors, loss, geometry)
-    weights = (loss.box_weight, loss.objectness_weight, loss.class_weight)
+def assert_equals_loops(loss, targets, maps, anchors=ANCHORS, geometry=PLAIN):
+    options = LossOptions(**loss.options)
+    expected = loops(targets, maps, anchors, options, geometry)
+    weights = options.weights()
     parts = answer(loss, targets, maps, anchors, **dataclasses.asdict(geometry))
     for name, weight in zip(PARTS, weights):
         mean = weight * expected[name] / len(targets["labels"])
@@ -238,6 +108,19 @@ def test_every_box_loss_equals_loops(box, rng):
         {"label_smoothing": 1.0, "box": "mse"},
         {"box_weight": 0.07, "objectness_weight": 3, "class_weight": 0.5},
         {"box": "mse", "box_weight": 5},
+        {"ignore_threshold": 0.2, "ignore_score": 0.6},
+        {"truth_threshold": 0.4, "ignore_threshold": 0.3},
+        {"truth_threshold": 0.4, "ignore_threshold": 0.2, "box": "mse"},
+        {"iou_objectness": True, "ignore_threshold": 0.2},
+        {
+            "iou_objectness": True,
+            "ignore_threshold": 0.2,
+            "truth_threshold": 0.4,
+        },
+        {"anchor_threshold": 0.2, "anchor_similarity": "giou"},
+        {"class_weights": (0.5, 1, 4), "anchor_threshold": 0.3},
+        {"gradient": "darknet"},
+        {"gradient": "darknet", "box": "diou"},
     ],
 )
 def test_every_option_equals_loops(options, rng):
@@ -269,9 +152,21 @@ def test_the_options_above_change_something(rng):
         ({"anchor_threshold": 0.213}, "box_loss"),
         ({"anchor_threshold": 0.213}, "class_loss"),
         ({"label_smoothing": 0.2}, "class_loss"),
+        ({"ignore_threshold": 0.2}, "objectness_loss"),
+        ({"ignore_threshold": 0.2, "ignore_score": 0.6}, "objectness_loss"),
+        ({"truth_threshold": 0.4}, "box_loss"),
+        ({"truth_threshold": 0.4}, "objectness_loss"),
+        ({"truth_threshold": 0.4}, "class_loss"),
+        (
+            {"iou_objectness": True, "ignore_threshold": 0.2},
+            "objectness_loss",
+        ),
+        ({"class_weights": (0.5, 1, 4)}, "class_loss"),
+        ({"class_weights": (0.5, 1, 4)}, "objectness_loss"),
+        ({"gradient": "darknet"}, "box_loss"),
     ):
         assert answer(YoloLoss(**options), TARGETS, maps)[part] != (
-            pytest.approx(default[part], rel=1e-3)
+            pytest.approx(default[part], rel=1e-4)
         )
 
 
@@ -359,7 +254,7 @@ def perfect(targets, anchors=ANCHORS, certain=20.0):
             x = (box[0] + box[2]) / 2 / stride - column
             y = (box[1] + box[3]) / 2 / stride - row
             w, h = box[2] - box[0], box[3] - box[1]
-            for place, index in responsible(box, anchors, YoloLoss()):
+            for place, index in responsible(box, anchors, LossOptions()):
                 if place != level:
                     continue
                 anchor = pairs[index]
@@ -437,6 +332,207 @@ def test_gradients_are_finite(box, rng):
     check(same, maps_of(rng, 4, spread=0))
 
 
+def slope_of(loss, targets, maps, **options):
+    """The gradient of the sum of the three parts by every map."""
+    tf = pytest.importorskip("tensorflow")
+    heads = heads_of(ANCHORS, **options)
+    tensors = {level: tf.constant(x) for level, x in maps.items()}
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        parts = loss(targets, list(tensors.values()), heads)
+        total = sum(parts.values())
+    return {k: x.numpy() for k, x in tape.gradient(total, tensors).items()}
+
+
+GEOMETRIES = (PLAIN, Geometry(1.2), Geometry(2.0, new_coords=True))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("box", BOX_LOSSES)
+def test_the_gradient_is_that_of_the_loops(box, geometry, rng):
+    """By finite differences, CIoU's weight of the angle being constant."""
+    maps = maps_of(rng, 3, spread=0.3)
+    if geometry.new_coords:
+        maps = {k: 1 / (1 + np.exp(-x)) for k, x in maps.items()}
+    loss = YoloLoss(box, anchor_threshold=0.5, label_smoothing=0.1)
+    slopes = slope_of(loss, TARGETS, maps, **dataclasses.asdict(geometry))
+    options = LossOptions(**loss.options)
+    alphas = {}
+
+    def total(maps):
+        sums = loops(TARGETS, maps, ANCHORS, options, geometry, alphas)
+        weighted = zip(options.weights(), (sums[part] for part in PARTS))
+        return sum(w * value for w, value in weighted) / 3
+
+    total(maps)
+    for level, slope in slopes.items():
+        largest = np.argsort(-np.abs(slope.ravel()))[:40:4]
+        for place in largest:
+            ends = []
+            for step in (1e-4, -1e-4):
+                moved = {k: x.astype("float64") for k, x in maps.items()}
+                moved[level].ravel()[place] += step
+                ends.append(total(moved))
+            expected = (ends[0] - ends[1]) / 2e-4
+            found = slope.ravel()[place]
+            assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+def darknets_delta(box, t, slot, anchors, maps, options, geometry):
+    """What Darknet adds to t_x, t_y, t_w and t_h: delta_yolo_box.
+
+    From the derivatives of the overlap, of the distance of the centres and
+    of the angle by x, y, w and h, relative to the image: src/box.c,
+    dx_box_iou, which does not halve the overlap's by w and h, and leaves
+    1 / (w^2 + h^2) of the angle's out.
+    """
+    level, row, column, index = slot
+    stride = 2 ** int(level[1:])
+    _, height, width, _ = maps[level].shape
+    whole = (width * stride, height * stride)
+    x1, y1, x2, y2 = predicted(
+        t, column, row, anchors[level][index], stride, geometry
+    )
+    at = [
+        (x1 + x2) / 2 / whole[0],
+        (y1 + y2) / 2 / whole[1],
+        (x2 - x1) / whole[0],
+        (y2 - y1) / whole[1],
+    ]
+    true = [n / side for n, side in zip(box, 2 * whole)]
+
+    def parts(x, y, w, h):
+        where = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+        found = formulas(where, true)
+        overlap = found["giou" if options.box == "giou" else "iou"]
+        return overlap, found["iou"] - found["diou"], found["v"]
+
+    def slopes(n):
+        ends = []
+        for step in (1e-6, -1e-6):
+            moved = list(at)
+            moved[n] += step
+            ends.append(parts(*moved))
+        return [(a - b) / 2e-6 for a, b in zip(*ends)]
+
+    corners = (
+        at[0] - at[2] / 2,
+        at[1] - at[3] / 2,
+        at[0] + at[2] / 2,
+        at[1] + at[3] / 2,
+    )
+    alpha = formulas(corners, true)["alpha"]
+    result = []
+    for n in range(4):
+        overlap, distance, angle = slopes(n)
+        delta = overlap * (2 if n > 1 else 1)
+        if options.box in ("diou", "ciou"):
+            delta -= distance
+        if options.box == "ciou":
+            delta -= alpha * angle * (at[2] ** 2 + at[3] ** 2)
+        if n > 1 and not geometry.new_coords:
+            delta *= math.exp(t[n])
+        result.append(delta)
+    return result
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("box", BOX_LOSSES[1:])
+def test_darknets_gradient(box, geometry, rng):
+    maps = maps_of(rng, 1, spread=0.3)
+    if geometry.new_coords:
+        maps = {k: 1 / (1 + np.exp(-x)) for k, x in maps.items()}
+    options = LossOptions(
+        box=box,
+        gradient="darknet",
+        box_weight=0.07,
+        objectness_weight=0.0,
+        class_weight=0.0,
+    )
+    targets = targets_of([(10, 12, 43, 30, 0), (3, 3, 90, 58, 1)])
+    loss = YoloLoss(**dataclasses.asdict(options))
+    slopes = slope_of(loss, targets, maps, **dataclasses.asdict(geometry))
+    total = 0
+    for values in targets["boxes"][0].tolist():
+        ((level, index),) = responsible(values, ANCHORS, options)
+        row, column = cell(values, level, maps[level].shape)
+        slot = level, row, column, index
+        t = maps[level][0, row, column].reshape(2, -1)[index].tolist()
+        delta = darknets_delta(
+            values, t, slot, ANCHORS, maps, options, geometry
+        )
+        found = slopes[level][0, row, column].reshape(2, -1)[index, :4]
+        expected = [-0.07 * value for value in delta]
+        assert found.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        total += np.abs(found).sum()
+    whole = sum(np.abs(slope).sum() for slope in slopes.values())
+    assert total == pytest.approx(whole)
+
+
+def test_weights_of_boxes_and_of_images(rng):
+    """A weight of 2 counts as the box twice would, and so does an image's."""
+    maps = maps_of(rng, 3)
+    loss = YoloLoss()
+    weights = np.ones(TARGETS["labels"].shape, "float32")
+    same = answer(loss, {**TARGETS, "box_weights": weights}, maps)
+    assert same == pytest.approx(answer(loss, TARGETS, maps))
+    one = targets_of([(10, 10, 41, 33, 0), (2, 3, 92, 60, 1)])
+    maps = {level: x[:1] for level, x in maps.items()}
+    parts = {
+        weight: answer(
+            loss, {**one, "box_weights": np.float32([[weight, 1]])}, maps
+        )
+        for weight in (0, 1, 3)
+    }
+    for name in PARTS:
+        at_0, at_1, at_3 = (parts[weight][name] for weight in (0, 1, 3))
+        assert at_3 - at_0 == pytest.approx(3 * (at_1 - at_0), rel=1e-4)
+        assert at_1 > at_0
+
+
+def test_an_image_of_no_weight_does_not_count(rng):
+    maps = maps_of(rng, 3)
+    heads, tensors = heads_of(ANCHORS), list(maps.values())
+    each = [
+        YoloLoss()(TARGETS, tensors, heads, np.eye(3)[index])
+        for index in range(3)
+    ]
+    mixed = YoloLoss()(TARGETS, tensors, heads, np.array([0.5, 2, 0]))
+    for name in PARTS:
+        expected = 0.5 * float(each[0][name]) + 2 * float(each[1][name])
+        assert float(mixed[name]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_regions_to_ignore(rng):
+    """Predictions of which more than half lies there are not background."""
+    maps = maps_of(rng, 1)
+    regions = np.float32([[[0, 0, 50, 64], [0, 0, 0, 0]]])
+    targets = {**targets_of([(55, 8, 90, 60, 1)]), "ignore": regions}
+    left, all_of_it = 0.0, 0.0
+    objects = {
+        (level, *cell((55, 8, 90, 60), level, maps[level].shape), index)
+        for level, index in responsible((55, 8, 90, 60), ANCHORS, LossOptions())
+    }
+    for level, pairs in ANCHORS.items():
+        _, height, width, _ = maps[level].shape
+        for row, column, index in np.ndindex(height, width, len(pairs)):
+            t = maps[level][0, row, column].reshape(2, -1)[index].tolist()
+            x1, y1, x2, y2 = predicted(
+                t, column, row, pairs[index], 2 ** int(level[1:])
+            )
+            inside = (min(x2, 50) - max(x1, 0)) * (min(y2, 64) - max(y1, 0))
+            share = max(0, inside) / ((x2 - x1) * (y2 - y1))
+            mine = (level, row, column, index) in objects
+            error = PLAIN.error(t[4], float(mine))
+            all_of_it += error
+            if mine or share <= 0.5:
+                left += error
+    loss = YoloLoss(ignore_threshold=1.0)
+    found = answer(loss, targets, maps)["objectness_loss"]
+    assert found == pytest.approx(left, rel=1e-5)
+    assert left < 0.8 * all_of_it
+
+
 def test_a_box_without_area_is_not_learned(rng):
     maps = maps_of(rng, 1)
     targets = targets_of([(30, 30, 30, 30, 1), (10, 40, 60, 20, 2)])
@@ -474,12 +570,6 @@ def test_half_precision_maps_are_computed_in_single(rng):
     assert answer(YoloLoss(), TARGETS, maps) == answer(
         YoloLoss(), TARGETS, single
     )
-
-
-def test_the_default_weight_of_the_boxes():
-    assert YoloLoss("mse").box_weight == 1
-    assert YoloLoss("giou").box_weight == YoloLoss().box_weight == 2
-    assert YoloLoss().box == "ciou"
 
 
 def test_configuration_round_trip(rng):
