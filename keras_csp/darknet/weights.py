@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from keras_csp._files import atomic_write
+from keras_csp._validation import check_positive
 from keras_csp.darknet.slots import (
     Slot,
     classifier_of,
@@ -31,11 +32,14 @@ from keras_csp.layers.kernel_layout import (
     kernel_to_keras,
     torch_shape,
 )
+from keras_csp.layers.preprocessing import origin_of, put_origin
 
+_HEADER = "darknet_header"  # the name in `origin_of`
 _VERSION = struct.Struct("<3i")
 _NEW_HEADER = struct.pack("<3iQ", 0, 2, 5, 0)
 # "darknet53.conv.74", and as others name the files of `darknet partial`.
 _BACKBONE = re.compile(r"\.([0-9]{1,6})$")
+_CONV = re.compile(r"\.conv\.[0-9]{1,6}$")
 
 
 def is_backbone(path):
@@ -83,9 +87,9 @@ def load_weights(model, path, classifier=True):
             assign_all(_pairs(place, array))
     loaded = [id(place.slot) for place in places if place.loaded]
     left = [slot for slot in slots if id(slot) not in loaded]
-    if not left:
-        # The images seen: `save_weights` writes the same file again.
-        model.darknet_header = numbers.header_bytes()
+    # The images seen: `save_weights` writes the same file again.
+    header = None if left else numbers.header_bytes().hex()
+    put_origin(model, **{_HEADER: header})
     return [v.path for slot in left for v in slot.variables]
 
 
@@ -149,27 +153,91 @@ def _check_axes(slot):
         )
 
 
-def save_weights(model, path):
+def save_weights(model, path, layers=None):
     """Writes the weights of `model` as a Darknet .weights file.
+
+        save_weights(model, "yolov4.weights")
+        save_weights(model, "yolov4.conv.137")
+
+    The second is what `darknet partial` writes: the layers 0 to 136, and no
+    images seen in the header. The header of a whole file is that of the file
+    that was loaded.
 
     Args:
         model: as in `load_weights`. Its activations and shortcuts are not in
             the format: they are the cfg's, which must be the network's.
         path: of the file, overwritten if there is one. It is
-            complete once it appears.
+            complete once it appears. `*.conv.NN` of a network of this package
+            are its features, without the classifier, whatever NN.
+        layers: write only so many, counted as Darknet does, of a model of a
+            cfg. Default: NN of a path `*.conv.NN`, otherwise all. Another
+            path that ends in `.NN`, which `load` takes for a part, needs
+            `layers=NN`.
 
     Raises:
         ValueError: a layer that Darknet's format has no place for; the
-            message names it.
+            message names it; or `layers` that do not belong to the path.
         FileNotFoundError: the folder of `path` does not exist.
     """
     path = os.fsdecode(path)
-    slots = find_slots(model)
-    with atomic_write(path) as part, open(part, "xb") as file:
-        file.write(getattr(model, "darknet_header", _NEW_HEADER))
+    layers = _layers_to_save(path, layers)
+    slots, header = find_slots(model), header_of(model)
+    if layers is not None:
+        slots, header = _cut(model, slots, layers, path), _NEW_HEADER
+    with atomic_write(path) as part:
+        write(part, slots, header)
+
+
+def _layers_to_save(path, layers):
+    """How many, None for all: nothing may be left out that nobody asked for."""
+    if layers is not None:
+        layers = check_positive("layers", layers)
+    name = _BACKBONE.search(path)
+    if name is None:
+        return layers
+    named = int(name[1])
+    if layers is None and _CONV.search(path):
+        layers = check_positive("layers", named)
+    if layers != named:
+        raise ValueError(
+            f"A path that ends in .{name[1]} is that of a file of the first "
+            f"{named} layers. Give layers={named} to write these, or another "
+            f"path, e.g. {path}.weights. Received: path={path!r}, "
+            f"layers={layers!r}"
+        )
+    return layers
+
+
+def _cut(model, slots, layers, path):
+    """The slots of the first `layers`, or the features."""
+    if slots[0].index is not None:
+        return [slot for slot in slots if slot.index < layers]
+    if not _CONV.search(path):
+        raise ValueError(
+            f"The layers of {model.name!r} have no numbers, as those of a "
+            "Darknet cfg have: a path *.conv.NN, and no `layers`, writes its "
+            f"features. Received: layers={layers}"
+        )
+    return [
+        slot for slot in slots if slot.convolution is not classifier_of(model)
+    ]
+
+
+def write(path, slots, header):
+    """Writes a new file of a header and the weights of `slots`."""
+    with open(path, "xb") as file:
+        file.write(header)
         for slot in slots:
             for array in _arrays(slot):
                 file.write(array.astype("<f4", copy=False).data)
+
+
+def header_of(model):
+    """That of the file of all the model's weights; else a new one."""
+    header = bytes.fromhex(origin_of(model).get(_HEADER, ""))
+    version = header[: _VERSION.size]
+    known = header and len(header) == _header_size(version, "the header")
+    return header if known else _NEW_HEADER
 
 
 def _arrays(slot):
