@@ -234,10 +234,12 @@ def write(path, slots, header):
 
 def header_of(model):
     """That of the file of all the model's weights; else a new one."""
-    header = bytes.fromhex(origin_of(model).get(_HEADER, ""))
-    version = header[: _VERSION.size]
-    known = header and len(header) == _header_size(version, "the header")
-    return header if known else _NEW_HEADER
+    try:
+        header = bytes.fromhex(origin_of(model)[_HEADER])
+        size = _header_size(header[: _VERSION.size], "header")
+    except (KeyError, ValueError):  # none, or a damaged .keras file's
+        return _NEW_HEADER
+    return header if len(header) == size else _NEW_HEADER
 
 
 def _arrays(slot):

@@ -128,10 +128,13 @@ def test_a_file_is_written_back_byte_by_byte(version, folder, weights):
 
 
 def test_a_part_of_a_file_says_nothing_of_the_images_seen(folder, weights):
+    whole = folder / "whole.weights"
+    whole.write_bytes(reference.weights_file(weights, HEADERS["1.0.0"]))
     path = folder / "small.conv.2"
     header = np.array([0, 2, 5, 77, 0], "<i4").tobytes()
     path.write_bytes(reference.weights_file(first(weights, 2), header))
-    model = model_of(folder, weights=path)
+    model = model_of(folder, weights=whole)
+    darknet.load_weights(model, path)
     darknet.save_weights(model, folder / "again.weights")
     data = (folder / "again.weights").read_bytes()
     assert np.frombuffer(data[:20], "<i4").tolist() == [0, 2, 5, 0, 0]
@@ -484,6 +487,64 @@ def test_order_of_a_stages_concatenation(saved):
     numbers = np.frombuffer(path.read_bytes()[20:], "<f4")[:-classifier]
     theirs = numbers[-7 * 8 :].reshape(7, 8)
     np.testing.assert_array_equal(theirs.T, darknets[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("part.conv.3", None),
+        ("part.conv.3", 3),
+        ("part.3", 3),
+        ("part.weights", 3),
+        ("part.conv.99", None),
+        ("part.1", 1),
+    ],
+)
+def test_the_first_layers_are_saved(name, layers, folder, weights):
+    """The bytes of `darknet partial`, with no images seen in the header."""
+    whole = folder / "a.weights"
+    whole.write_bytes(reference.weights_file(weights, HEADERS["1.0.0"]))
+    model = model_of(folder, weights=whole)
+    path = folder / name
+    darknet.save_weights(model, path, layers)
+    count = layers or int(name.split(".")[-1])
+    expected = reference.weights_file(first(weights, count))
+    assert path.read_bytes() == expected
+    if name != "part.weights":
+        new = darknet.load_weights(model_of(folder), path)
+        assert len({p.split("/")[0] for p in new}) == 3 - len(
+            first(weights, count)
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "words"),
+    [
+        ("small-1.1", None, "Give layers=1 to write these, or another path"),
+        ("small.3", None, "Give layers=3"),
+        ("small.conv.3", 2, "first 3 layers. Give layers=3"),
+        ("small.3", 2, "first 3 layers. Give layers=3"),
+        ("small.conv.0", None, "`layers` must be"),
+        ("small.weights", 0, "`layers` must be"),
+        ("small.weights", True, "`layers` must be"),
+    ],
+)
+def test_nothing_is_left_out_unasked(name, layers, words, folder):
+    with pytest.raises(ValueError) as caught:
+        darknet.save_weights(model_of(folder), folder / name, layers)
+    assert words in str(caught.value)
+    assert [path.name for path in folder.iterdir()] == ["small.cfg"]
+
+
+def test_features_of_a_network_are_saved(saved):
+    model, path = saved
+    path = path.with_name("small.conv.7")
+    darknet.save_weights(model, path)
+    features = network(include_top=False)
+    assert darknet.load_weights(features, path) == []
+    with pytest.raises(ValueError, match="layers of 'smalldarknet' have no nu"):
+        darknet.save_weights(model, path.with_name("small.7"), 7)
+    assert not path.with_name("small.7").exists()
 
 
 @pytest.mark.parametrize("pooling", [None, "avg"])
