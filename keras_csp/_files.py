@@ -37,6 +37,57 @@ def atomic_write(path):
 
 
 @contextlib.contextmanager
+def atomic_write_together(*paths):
+    """`atomic_write` for files that belong together: all of them, or none.
+
+    Several renames are not one step: what was there is moved aside first,
+    and back if one of them fails. Where the process dies between two of them,
+    the earlier files lie beside, under names that start with "old-".
+
+    Yields:
+        A list of `pathlib.Path`s, as `atomic_write` one each.
+
+    Raises:
+        FileNotFoundError: a folder of `paths` does not exist.
+        IsADirectoryError: one of `paths` is a folder.
+    """
+    paths = [pathlib.Path(path) for path in paths]
+    for path in paths:
+        if path.is_dir():
+            raise IsADirectoryError(
+                f"A file cannot take the place of a folder. Received: "
+                f"{str(path)!r}"
+            )
+    parts = [_beside(path, "part") for path in paths]
+    olds = [_beside(path, "old") for path in paths]
+    try:
+        yield parts
+        _replace_all(paths, parts, olds)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def _replace_all(paths, parts, olds):
+    """Renames each part to its path, or none of them."""
+    try:
+        for path, old in zip(paths, olds):
+            if os.path.lexists(path):
+                path.rename(old)
+        for path, part in zip(paths, parts):
+            part.rename(path)
+    except BaseException:  # an interruption included
+        for path, part, old in zip(paths, parts, olds):
+            if not part.exists():
+                path.unlink(missing_ok=True)
+            if os.path.lexists(old):
+                old.rename(path)
+        raise
+    for old in olds:
+        old.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def atomic_write_folder(path):
     """`atomic_write` for a whole folder.
 

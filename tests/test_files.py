@@ -1,13 +1,18 @@
 """A file under its name is whole, whatever happens while it is written."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from keras_csp._files import atomic_write, atomic_write_folder
+from keras_csp._files import (
+    atomic_write,
+    atomic_write_folder,
+    atomic_write_together,
+)
 
 
 def test_the_file_appears_at_the_end_with_its_ending(tmp_path):
@@ -100,3 +105,55 @@ def test_no_folder_for_the_folder(tmp_path):
         atomic_write_folder(tmp_path / "none" / "model"),
     ):
         pass
+
+
+def write_both(folder, fail=False):
+    with atomic_write_together(folder / "a", folder / "b") as parts:
+        for part in parts:
+            part.write_text("new")
+        if fail:
+            raise KeyboardInterrupt
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_files_that_belong_together(tmp_path):
+    (tmp_path / "b").write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        write_both(tmp_path, fail=True)
+    assert contents(tmp_path) == {"b": "old"}
+    write_both(tmp_path)
+    assert contents(tmp_path) == {"a": "new", "b": "new"}
+
+
+@pytest.mark.parametrize("there", [(), ("a",), ("b",), ("a", "b")])
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_one_that_cannot_be_renamed(failing, there, tmp_path, monkeypatch):
+    """Whichever rename fails, all is as before."""
+    for name in there:
+        (tmp_path / name).write_text("old")
+    rename, count = pathlib.Path.rename, [0]
+
+    def rename_or_fail(self, target):
+        count[0] += 1
+        if count[0] == failing:
+            raise PermissionError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", rename_or_fail)
+    if failing <= 2 + len(there):
+        with pytest.raises(PermissionError):
+            write_both(tmp_path)
+        assert contents(tmp_path) == dict.fromkeys(there, "old")
+    else:
+        write_both(tmp_path)
+        assert contents(tmp_path) == {"a": "new", "b": "new"}
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "b").mkdir()
+    with pytest.raises(IsADirectoryError, match="place of a folder"):
+        write_both(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]

@@ -2,6 +2,7 @@
 
     detector = keras_csp.darknet.load("yolov4.cfg", "yolov4.weights")
     found = detector.predict(images)["boxes"]
+    keras_csp.darknet.save(detector, "mine.cfg", "mine.weights")
 
 Pixels are expected in [0, 1], in RGB order, as Darknet feeds them.
 """
@@ -13,16 +14,17 @@ import pathlib
 from keras_csp._files import read_names
 from keras_csp._validation import check_input_shape
 from keras_csp.darknet.build import build
-from keras_csp.darknet.cfg import read
+from keras_csp.darknet.cfg import parse, read_bytes
 from keras_csp.darknet.plan import make_plan
 from keras_csp.darknet.weights import (
     is_backbone,
     load_weights,
     save_weights,
 )
+from keras_csp.darknet.writing import save
 from keras_csp.layers.initialization import kernels_replaced
 
-__all__ = ["is_backbone", "load", "load_weights", "save_weights"]
+__all__ = ["is_backbone", "load", "load_weights", "save", "save_weights"]
 
 _LOGGER = logging.getLogger("keras_csp")
 
@@ -54,7 +56,8 @@ def load(cfg, weights=None, input_shape=None, class_names=None):
             (the file, the line and the section are named); the weights do not
             belong to it; or names that are not as many as its classes.
     """
-    sections = read(cfg)
+    data = read_bytes(cfg)
+    sections = parse(data, os.fsdecode(cfg))
     if input_shape is not None:
         input_shape = check_input_shape(input_shape)
     plan = make_plan(sections, input_shape)
@@ -65,7 +68,7 @@ def load(cfg, weights=None, input_shape=None, class_names=None):
     complete = weights is not None and not is_backbone(weights)
     with kernels_replaced(complete):
         stem = pathlib.Path(os.fsdecode(cfg)).stem
-        model = build(plan, shape, stem, names)
+        model = build(plan, shape, stem, names, data.decode())
     if weights is not None:
         _log_left(model, weights, load_weights(model, weights))
     return model

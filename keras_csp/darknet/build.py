@@ -4,6 +4,7 @@ import keras
 
 from keras_csp._keras_internals import producer
 from keras_csp.darknet import layers as darknet_layers
+from keras_csp.darknet.cfg import ORIGIN
 from keras_csp.darknet.plan import IMAGE
 from keras_csp.layers.pooling import Maxout, PaddedMaxPooling2D
 from keras_csp.layers.precision import float32_if_half
@@ -12,7 +13,7 @@ from keras_csp.layers.units import ConvNormAct
 from keras_csp.layers.yolo_head import YoloHead
 
 
-def build(plan, input_shape, name, class_names=None):
+def build(plan, input_shape, name, class_names=None, cfg=None):
     """The `keras.Model` of a `Plan`, or the `Detector` of one with [yolo].
 
     Args:
@@ -21,18 +22,22 @@ def build(plan, input_shape, name, class_names=None):
         input_shape: (height, width, channels); sides may be None.
         name: of the model.
         class_names: as of `ImageSpec`.
+        cfg: the text that the plan was made of; it stays with the model.
 
     Returns:
         A functional model; its layers are named `kind_index` with Darknet's
         index. A [route] of one whole layer and [cost] make no layer.
     """
     image = keras.Input(shape=input_shape)
-    spec = _image_spec(plan, input_shape, class_names)
-    first = Preprocessing(spec, name="preprocessing")
+    spec = image_spec_of(plan, input_shape, class_names)
+    origin = {ORIGIN: cfg} if cfg else None
+    first = Preprocessing(spec, origin, name="preprocessing")
     tensors, units = {IMAGE: first(image)}, {}
     for step in plan.steps:
         inputs = [tensors[index] for index in step.inputs]
-        if step.kind == "convolutional":
+        if step.passes_on:
+            tensors[step.index] = inputs[0]
+        elif step.kind == "convolutional":
             unit = units[step.index] = _unit(step, units)
             tensors[step.index] = unit(*inputs)
         else:
@@ -45,7 +50,30 @@ def build(plan, input_shape, name, class_names=None):
     return detector(image, _by_level(outputs), name=name)
 
 
-def _image_spec(plan, input_shape, class_names):
+def calls(plan):
+    """(layer, the layers that it reads) of every call in `build`'s model.
+
+    By name; IMAGE stands for the first layer.
+
+    Returns:
+        A list of them, and the names of the layers that give the outputs.
+    """
+    names, found = {IMAGE: IMAGE}, []
+    for step in plan.steps:
+        inputs = tuple(names[index] for index in step.inputs)
+        if step.passes_on:
+            names[step.index] = inputs[0]
+            continue
+        shared = step.arguments.get("shared", step.index)
+        names[step.index] = plan.steps[shared].name
+        if step.kind == "upsample" and step.arguments["scale"] != 1:
+            found.append((f"{step.name}_scale", inputs))
+            inputs = (f"{step.name}_scale",)
+        found.append((names[step.index], inputs))
+    return found, [names[index] for index in plan.outputs]
+
+
+def image_spec_of(plan, input_shape, class_names):
     """As Darknet brings photographs to a network.
 
     Source: src/detector.c, test_detector; src/classifier.c, which cuts the
@@ -106,8 +134,6 @@ def _avgpool(step, x):
 
 
 def _route(step, *xs):
-    if len(xs) == 1 and step.arguments["groups"] == 1:
-        return xs[0]
     return darknet_layers.Route(**step.arguments, name=step.name)(list(xs))
 
 
@@ -136,10 +162,6 @@ def _softmax(step, x):
     )(x)
 
 
-def _cost(_step, x):
-    return x
-
-
 def _yolo(step, x):
     return YoloHead(**step.arguments, name=step.name)(x)
 
@@ -155,6 +177,5 @@ _MAKERS = {
     "sam": _product,
     "dropout": _dropout,
     "softmax": _softmax,
-    "cost": _cost,
     "yolo": _yolo,
 }

@@ -12,11 +12,13 @@ a damaged value, everything here is understood or refused.
 
 import dataclasses
 import math
-import os
 import re
 
 MAX_BYTES = 4 << 20
 MAX_SECTIONS = 10_000
+
+# Under which name a model keeps its text: see `origin_of`.
+ORIGIN = "darknet_cfg"
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,9}")
 
@@ -121,20 +123,14 @@ def _finite(text):
     return value
 
 
-def read(path):
-    """The sections of the file at `path`.
-
-    Raises:
-        ValueError: not a .cfg text, by file and line.
-    """
-    source = os.fsdecode(path)
+def read_bytes(path):
+    """What `parse` takes, of the file at `path`; of a long one the start."""
     with open(path, "rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    return parse(data, source)
+        return file.read(MAX_BYTES + 1)
 
 
 def parse(data, source="cfg"):
-    """Sections of the bytes of a .cfg file, in order; `read` opens one.
+    """Sections of the bytes of a .cfg file, in order, of `read_bytes`.
 
     Raises:
         ValueError: not UTF-8, too long, a line that is neither section,

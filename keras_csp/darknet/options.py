@@ -129,7 +129,7 @@ def kind_of(section):
     return ALIASES.get(section.kind, section.kind)
 
 
-def check_options(sections):
+def check_options(sections, warn=True):
     """Refuses active options that are unsupported; warns of unknown ones."""
     unknown = []
     for section in sections:
@@ -142,7 +142,7 @@ def check_options(sections):
                 _check_stride(section, key)
             elif key not in _KNOWN[kind]:
                 unknown.append(f"{key} (line {option.line})")
-    if unknown:
+    if unknown and warn:
         warnings.warn(
             f"{sections[0].source}: unknown options are ignored: "
             + ", ".join(unknown[:20])

@@ -1,6 +1,6 @@
 """A checked plan of a cfg: what each layer reads, computes and returns.
 
-    sections = cfg.read("csresnext50.cfg")
+    sections = cfg.parse(cfg.read_bytes("csresnext50.cfg"))
     plan = make_plan(sections)
     plan.steps[0].shape      # (128, 128, 64): height, width, channels
 
@@ -60,6 +60,12 @@ class Step:
     def name(self):
         return f"{self.kind}_{self.index}"
 
+    @property
+    def passes_on(self):
+        """Whether the output is its only input: it makes no layer."""
+        whole = self.kind == "route" and self.arguments["groups"] == 1
+        return len(self.inputs) == 1 and (whole or self.kind == "cost")
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -78,19 +84,20 @@ class Plan:
     letterbox: bool
 
 
-def make_plan(sections, input_shape=None):
+def make_plan(sections, input_shape=None, warn=True):
     """The plan of the sections of a cfg.
 
     Args:
-        sections: of `cfg.read` or `cfg.parse`.
+        sections: of `cfg.parse`.
         input_shape: (height, width, channels) instead of [net]'s.
+        warn: whether unknown options give a warning. Default True.
 
     Raises:
         ValueError: what the cfg asks for cannot be built; file, line and
             section are named.
     """
     options.check_kinds(sections)
-    options.check_options(sections)
+    options.check_options(sections, warn)
     net, *layers = sections
     builder = _Builder(_input_shape(net, input_shape))
     for section in layers:
@@ -519,7 +526,7 @@ def _cost(section, builder):
 
 # Darknet's kinds of non-maximum suppression, and ours with its exponent: those
 # of src/box.c, where "greedynms" takes the DIoU with a fixed one.
-_NMS_KINDS = {
+NMS_KINDS = {
     "default": ("iou", None),
     "cornersnms": ("iou", None),
     "greedynms": ("diou", 0.6),
@@ -565,13 +572,13 @@ def _stride(image, sides):
 
 def _nms(section):
     kind = section.text("nms_kind", "default")
-    if kind not in _NMS_KINDS:
+    if kind not in NMS_KINDS:
         raise section.error(
-            f"`nms_kind` must be one of {', '.join(_NMS_KINDS)}. Received: "
+            f"`nms_kind` must be one of {', '.join(NMS_KINDS)}. Received: "
             f"nms_kind={quoted(kind)}",
             "nms_kind",
         )
-    nms, beta = _NMS_KINDS[kind]
+    nms, beta = NMS_KINDS[kind]
     if beta is None:
         beta = section.number("beta_nms", 0.6)
     return {"nms": nms, "nms_beta": beta}

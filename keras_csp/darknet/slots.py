@@ -12,13 +12,19 @@ import re
 
 import keras
 
-from keras_csp._keras_internals import flatten_layers
+from keras_csp._keras_internals import (
+    flatten_layers,
+    functional,
+    nodes,
+    producer,
+)
 from keras_csp._structure import trace
 from keras_csp.darknet.plan import ACTIVATIONS
 from keras_csp.layers.composite import output_shape
 from keras_csp.layers.csp_stage import CSPStage
 from keras_csp.layers.residual import ResidualBlock
 from keras_csp.layers.units import LEAKY_SLOPES, ConvNormAct
+from keras_csp.layers.yolo_head import YoloHead
 
 _CFG_NAME = re.compile(r"convolutional_([0-9]+)")
 _EXPRESSIBLE = {"linear", *ACTIVATIONS.values()}
@@ -36,6 +42,8 @@ class Slot:
         shortcut: how many of the input channels come last in the file and
             first in the layer: x0' of eq. 4, which the paper's [x0', T]
             and the authors' files, [T, x0'], put in different places.
+        anchors: n, where the layer gives the n (5 + classes) channels of a
+            [yolo]; 0 for every other layer.
     """
 
     name: str
@@ -43,6 +51,7 @@ class Slot:
     norm: keras.layers.Layer | None
     index: int | None = None
     shortcut: int = 0
+    anchors: int = 0
 
     @property
     def vectors(self):
@@ -92,15 +101,7 @@ def find_slots(model):
             "`model` must be a keras.Model. Received: "
             f"{model!r} of type {type(model).__name__}"
         )
-    found = []
-    for layer in model.layers:
-        match = _CFG_NAME.fullmatch(layer.name)
-        if match and isinstance(layer, ConvNormAct):
-            found.append(_unit_slot(layer, layer.name, int(match[1])))
-    if found:
-        slots = sorted(found, key=lambda slot: slot.index)
-    else:
-        slots = _traced_slots(model)
+    slots = _cfg_slots(model) or _traced_slots(model)
     if not slots:
         raise ValueError(
             f"Model {model.name!r} has no convolution, of which Darknet's "
@@ -110,9 +111,63 @@ def find_slots(model):
     return slots
 
 
+def _cfg_slots(model):
+    """The slots of a model of a cfg, none for other models."""
+    anchors = _anchors_of_units(model)
+    found = []
+    for layer in model.layers:
+        if _is_unit(layer):
+            index = int(_CFG_NAME.fullmatch(layer.name)[1])
+            slot = _unit_slot(layer, layer.name, index)
+            count = anchors.get(id(layer), 0)
+            found.append(dataclasses.replace(slot, anchors=count))
+    return sorted(found, key=lambda slot: slot.index)
+
+
+def _anchors_of_units(model):
+    """{id of the layer before a `YoloHead`: how many anchors that has}."""
+    graph = functional(model)
+    calls = [] if graph is None else nodes(graph)
+    return {
+        id(producer(call.input_tensors[0])): len(call.operation.anchors)
+        for call in calls
+        if isinstance(call.operation, YoloHead)
+    }
+
+
 def _unit_slot(unit, name, index=None, shortcut=0):
     parts = {layer.name: layer for layer in unit.layers}
     return Slot(name, parts["conv"], parts.get("norm"), index, shortcut)
+
+
+def classifier_slots(model, slots):
+    """Those of `slots` whose size depends on the number of classes.
+
+    Args:
+        model: a detector: the convolution before each [yolo]; another network
+            with a classifier: that one; features: none.
+        slots: of `find_slots`, of which the model may have more.
+
+    Raises:
+        ValueError: another layer than a convolution before a [yolo].
+    """
+    heads = _anchors_of_units(model)
+    if heads:
+        units = {id(layer) for layer in model.layers if _is_unit(layer)}
+        if not heads.keys() <= units:
+            raise ValueError(
+                f"Model {model.name!r} has a [yolo] that does not read a "
+                "[convolutional], so which weights are those of its classes "
+                "is not known"
+            )
+        return [slot for slot in slots if slot.anchors]
+    if slots and slots[0].index is None and classifier_of(model) is None:
+        return []
+    return slots[-1:]
+
+
+def _is_unit(layer):
+    return isinstance(layer, ConvNormAct) and _CFG_NAME.fullmatch(layer.name)
 
 
 def _traced_slots(model):

@@ -84,6 +84,9 @@ class Preprocessing(keras.layers.Layer):
 
     Args:
         spec: an `ImageSpec`, or its fields as a dict.
+        origin: a dict of texts that say what the network was read from, e.g.
+            the text of its cfg; they are kept for `origin_of`, also where the
+            model is saved, cloned or gets another `ImageSpec`. Default: none.
 
     Shapes: `(batch, height, width, channels)`, pixels in [0, 1], to the same.
     Computes in float32 and returns the layer's own floating type.
@@ -91,10 +94,11 @@ class Preprocessing(keras.layers.Layer):
     one for each channel.
     """
 
-    def __init__(self, spec, **kwargs):
+    def __init__(self, spec, origin=None, **kwargs):
         # Half precision would round the pixels before the mean is subtracted.
         super().__init__(autocast=False, **kwargs)
         self.spec = spec if isinstance(spec, ImageSpec) else ImageSpec(**spec)
+        self.origin = dict(origin or {})
 
     def build(self, input_shape):
         for name in ("mean", "std"):
@@ -124,7 +128,11 @@ class Preprocessing(keras.layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        return {**config, "spec": self.spec.get_config()}
+        return {
+            **config,
+            "spec": self.spec.get_config(),
+            "origin": dict(self.origin),
+        }
 
 
 def image_spec(model):
@@ -179,7 +187,9 @@ def with_image_spec(model, spec=None, **changes):
         image = keras.Input(shape=model.input_shape[1:], name="image")
         x = Preprocessing(spec, name="preprocessing")(image)
         return keras.Model(image, model.call(x), name=model.name)
-    new = Preprocessing(spec, name=old.name, dtype=old.dtype_policy)
+    new = Preprocessing(
+        spec, origin=old.origin, name=old.name, dtype=old.dtype_policy
+    )
     return _with_layer(model, old, new)
 
 
@@ -206,6 +216,31 @@ def to_grey(pixels):
         weight * pixels[..., index : index + 1]
         for index, weight in enumerate(_LUMINANCE)
     )
+
+
+def origin_of(model):
+    """The texts that say what a model was read from; {} where none are known.
+
+    Those of a model inside it are not its own.
+    """
+    layer = _own(model)
+    return {} if layer is None else dict(layer.origin)
+
+
+def put_origin(model, **texts):
+    """Puts texts into `origin_of(model)`; None takes one out.
+
+    A model without `Preprocessing` has no place for them.
+    """
+    layer = _own(model)
+    if layer is not None:
+        texts = {**layer.origin, **texts}
+        layer.origin = {k: v for k, v in texts.items() if v is not None}
+
+
+def _own(model):
+    own = (x for x in model.layers if isinstance(x, Preprocessing))
+    return next(own, None)
 
 
 def _find(model):

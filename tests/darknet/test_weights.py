@@ -128,10 +128,13 @@ def test_a_file_is_written_back_byte_by_byte(version, folder, weights):
 
 
 def test_a_part_of_a_file_says_nothing_of_the_images_seen(folder, weights):
+    whole = folder / "whole.weights"
+    whole.write_bytes(reference.weights_file(weights, HEADERS["1.0.0"]))
     path = folder / "small.conv.2"
     header = np.array([0, 2, 5, 77, 0], "<i4").tobytes()
     path.write_bytes(reference.weights_file(first(weights, 2), header))
-    model = model_of(folder, weights=path)
+    model = model_of(folder, weights=whole)
+    darknet.load_weights(model, path)
     darknet.save_weights(model, folder / "again.weights")
     data = (folder / "again.weights").read_bytes()
     assert np.frombuffer(data[:20], "<i4").tolist() == [0, 2, 5, 0, 0]
@@ -270,6 +273,171 @@ def test_a_classifier_that_is_not_loaded_must_be_finite(folder, weights):
     refused(model_of(folder), path, words, classifier=False)
 
 
+HEADS = """
+[net]
+height=16
+width=16
+channels=3
+[convolutional]
+batch_normalize=1
+filters=6
+size=3
+stride=2
+pad=1
+activation=leaky
+[convolutional]
+filters={filters}
+{head}
+activation=linear
+[yolo]
+mask=0,1
+anchors=3,4,5,6,7,8
+num=3
+classes={classes}
+[route]
+layers=0
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation=leaky
+[convolutional]
+filters={last}
+activation=linear
+[yolo]
+mask=2
+anchors=3,4,5,6,7,8
+num=3
+classes={classes}
+"""
+
+
+def heads_text(classes, head="size=1"):
+    """A detector of heads with 6 and 8 inputs, 2 anchors and 1."""
+    rows = 5 + classes
+    return HEADS.format(classes=classes, filters=2 * rows, last=rows, head=head)
+
+
+def heads_file(folder, name, classes, head="size=1"):
+    """(path of a file of these classes, what is in it)."""
+    numbers = reference.random_weights(heads_text(classes, head))
+    path = folder / name
+    path.write_bytes(reference.weights_file(numbers))
+    return path, numbers
+
+
+def heads_model(folder, classes, head="size=1"):
+    path = folder / "heads.cfg"
+    path.write_text(heads_text(classes, head))
+    return darknet.load(path)
+
+
+@pytest.mark.parametrize(
+    "head", ["size=1", "size=3\npad=1\ngroups=2", "batch_normalize=1"]
+)
+@pytest.mark.parametrize(("theirs", "ours"), [(7, 1), (1, 7), (3, 3)])
+def test_another_number_of_classes_of_a_detector(theirs, ours, head, folder):
+    """Every head is skipped, and what stands between them is right."""
+    path, numbers = heads_file(folder, "a.weights", theirs, head)
+    model = heads_model(folder, ours, head)
+    before = values(model)
+    left = darknet.load_weights(model, path, classifier=False)
+    assert {name.split("/")[0] for name in left} == {
+        "convolutional_1",
+        "convolutional_5",
+    }
+    after = values(model)
+    for name in left:
+        np.testing.assert_array_equal(after[name], before[name])
+    for index in (0, 4):
+        np.testing.assert_array_equal(
+            after[f"convolutional_{index}/conv/kernel"],
+            numbers[index]["kernel"].transpose(2, 3, 1, 0),
+        )
+        for ours_, theirs_ in (
+            ("beta", "biases"),
+            ("moving_variance", "variances"),
+        ):
+            np.testing.assert_array_equal(
+                after[f"convolutional_{index}/norm/{ours_}"],
+                numbers[index][theirs_],
+            )
+
+
+@pytest.mark.parametrize("ours", [2, 7])
+def test_heads_of_the_file(ours, folder):
+    path, numbers = heads_file(folder, "a.weights", 7)
+    model = heads_model(folder, ours)
+    before = values(model)
+    found = weights_module.read_heads(model, path)
+    assert [(head.anchors, head.classes) for head in found] == [(2, 7), (1, 7)]
+    for index, head in zip((1, 5), found):
+        (bias, biases), (kernel, kernels) = head.arrays
+        assert bias.path == f"convolutional_{index}/conv/bias"
+        np.testing.assert_array_equal(biases, numbers[index]["biases"])
+        assert kernel.path == f"convolutional_{index}/conv/kernel"
+        np.testing.assert_array_equal(
+            kernels, numbers[index]["kernel"].transpose(2, 3, 1, 0)
+        )
+    assert_equal(values(model), before)
+
+
+def test_heads_of_the_first_layers(folder):
+    _, numbers = heads_file(folder, "a.weights", 7)
+    path, model = folder / "a.conv.3", heads_model(folder, 2)
+    path.write_bytes(reference.weights_file(first(numbers, 3)))
+    (head,) = weights_module.read_heads(model, path)
+    assert head.classes == 7
+    left = darknet.load_weights(model, path, classifier=False)
+    assert "convolutional_0/conv/kernel" not in left and len(left) == 9
+    path = folder / "a.conv.1"
+    path.write_bytes(reference.weights_file(first(numbers, 1)))
+    assert weights_module.read_heads(model, path) == []
+    refused(model, folder / "a.weights", "more than the")
+
+
+@pytest.mark.parametrize("change", [-8, -4, 4, 8, 4 * 24])
+def test_heads_of_no_number_of_classes(change, folder):
+    """A class is 2 * (6 + 1) + 8 + 1 = 23 numbers."""
+    path, _ = heads_file(folder, "a.weights", 7)
+    data = path.read_bytes()
+    path.write_bytes(data + bytes(change) if change > 0 else data[:change])
+    model = heads_model(folder, 2)
+    words = f"holds {23 * 12 + change // 4} numbers for 'convolutional_1', 'c"
+    refused(model, path, words, classifier=False)
+    path.write_bytes(data + bytes(4 * 23))
+    assert weights_module.read_heads(model, path)[0].classes == 8
+
+
+def test_a_file_without_its_heads(folder):
+    path, numbers = heads_file(folder, "a.weights", 7)
+    del numbers[1], numbers[5]
+    path.write_bytes(reference.weights_file(numbers))
+    model = heads_model(folder, 2)
+    refused(model, path, "holds 0 numbers for", classifier=False)
+    path.write_bytes(path.read_bytes()[:-4])
+    refused(model, path, "is cut short", classifier=False)
+
+
+def test_heads_that_are_not_loaded_must_be_finite(folder):
+    path, numbers = heads_file(folder, "a.weights", 7)
+    numbers[1]["kernel"].flat[3] = np.nan
+    path.write_bytes(reference.weights_file(numbers))
+    model = heads_model(folder, 2)
+    refused(model, path, "the kernel of 'convolutional_1'", classifier=False)
+
+
+def test_a_head_that_reads_no_convolution(folder):
+    text = heads_text(7).replace("[yolo]", "[dropout]\n[yolo]", 1)
+    (folder / "heads.cfg").write_text(text)
+    path, _ = heads_file(folder, "a.weights", 7)
+    model = darknet.load(folder / "heads.cfg")
+    with pytest.raises(ValueError, match=r"does not read a \[convolutional\]"):
+        darknet.load_weights(model, path, classifier=False)
+
+
 NETWORK = NetworkSpec(
     name="SmallDarknet",
     provenance="For tests.",
@@ -319,6 +487,64 @@ def test_order_of_a_stages_concatenation(saved):
     numbers = np.frombuffer(path.read_bytes()[20:], "<f4")[:-classifier]
     theirs = numbers[-7 * 8 :].reshape(7, 8)
     np.testing.assert_array_equal(theirs.T, darknets[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("part.conv.3", None),
+        ("part.conv.3", 3),
+        ("part.3", 3),
+        ("part.weights", 3),
+        ("part.conv.99", None),
+        ("part.1", 1),
+    ],
+)
+def test_the_first_layers_are_saved(name, layers, folder, weights):
+    """The bytes of `darknet partial`, with no images seen in the header."""
+    whole = folder / "a.weights"
+    whole.write_bytes(reference.weights_file(weights, HEADERS["1.0.0"]))
+    model = model_of(folder, weights=whole)
+    path = folder / name
+    darknet.save_weights(model, path, layers)
+    count = layers or int(name.split(".")[-1])
+    expected = reference.weights_file(first(weights, count))
+    assert path.read_bytes() == expected
+    if name != "part.weights":
+        new = darknet.load_weights(model_of(folder), path)
+        assert len({p.split("/")[0] for p in new}) == 3 - len(
+            first(weights, count)
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "words"),
+    [
+        ("small-1.1", None, "Give layers=1 to write these, or another path"),
+        ("small.3", None, "Give layers=3"),
+        ("small.conv.3", 2, "first 3 layers. Give layers=3"),
+        ("small.3", 2, "first 3 layers. Give layers=3"),
+        ("small.conv.0", None, "`layers` must be"),
+        ("small.weights", 0, "`layers` must be"),
+        ("small.weights", True, "`layers` must be"),
+    ],
+)
+def test_nothing_is_left_out_unasked(name, layers, words, folder):
+    with pytest.raises(ValueError) as caught:
+        darknet.save_weights(model_of(folder), folder / name, layers)
+    assert words in str(caught.value)
+    assert [path.name for path in folder.iterdir()] == ["small.cfg"]
+
+
+def test_features_of_a_network_are_saved(saved):
+    model, path = saved
+    path = path.with_name("small.conv.7")
+    darknet.save_weights(model, path)
+    features = network(include_top=False)
+    assert darknet.load_weights(features, path) == []
+    with pytest.raises(ValueError, match="layers of 'smalldarknet' have no nu"):
+        darknet.save_weights(model, path.with_name("small.7"), 7)
+    assert not path.with_name("small.7").exists()
 
 
 @pytest.mark.parametrize("pooling", [None, "avg"])

@@ -11,9 +11,13 @@ from support import run_python
 import keras_csp
 
 cv2 = pytest.importorskip("cv2")
+from opencv_detector import (  # noqa: E402
+    THRESHOLD,
+    OpenCVDetector,
+    assert_same_boxes,
+)
 
 SIDE = 320
-THRESHOLD = 0.2  # below it OpenCV sets scores to zero
 
 
 @pytest.fixture(scope="module")
@@ -41,50 +45,15 @@ def photographs(files):
 
 @pytest.fixture(scope="module")
 def opencv(files):
-    """Rows of x, y, w, h, objectness and scores, as OpenCV has them."""
-    paths = (files / f"yolo-fastest-1.1.{kind}" for kind in ("cfg", "weights"))
-    net = cv2.dnn.readNetFromDarknet(*map(str, paths))
-    # Winograd's convolutions are less exact.
-    net.enableWinograd(False)
-    names = net.getUnconnectedOutLayersNames()
-
-    def run(image):
-        net.setInput(image.transpose(2, 0, 1)[None].copy())
-        rows = [np.asarray(rows) for rows in net.forward(names)]
-        return np.concatenate([x.reshape(-1, x.shape[-1]) for x in rows])
-
-    return run
-
-
-def suppressed(rows, iou_threshold=0.45):
-    """[(score, class, box relative to the image)], by OpenCV's suppression."""
-    found = []
-    corners = np.concatenate(
-        [rows[:, :2] - rows[:, 2:4] / 2, rows[:, 2:4]], axis=1
+    return OpenCVDetector(
+        *(files / f"yolo-fastest-1.1.{kind}" for kind in ("cfg", "weights"))
     )
-    for label in range(rows.shape[1] - 5):
-        scores = rows[:, 5 + label]
-        for index in cv2.dnn.NMSBoxes(
-            corners.tolist(), scores.tolist(), THRESHOLD, iou_threshold
-        ):
-            x, y, w, h = corners[index]
-            found.append((scores[index], label, (x, y, x + w, y + h)))
-    return sorted(found, key=lambda row: -row[0])
 
 
 def test_boxes_are_opencvs(detector, photographs, opencv):
-    """After the same suppression, to 1e-3 of the image and of the score."""
-    answers = detector.predict(photographs, verbose=0, nms="iou")
-    for image, photograph in enumerate(photographs):
-        expected = suppressed(opencv(photograph))
-        count = int(answers["count"][image])
-        assert count == len(expected) > 4
-        for row, (score, label, box) in enumerate(expected):
-            assert answers["classes"][image, row] == label
-            assert abs(answers["scores"][image, row] - score) < 1e-3
-            inside = np.clip(box, 0, 1)
-            ours = answers["boxes"][image, row] / SIDE
-            assert np.abs(ours - inside).max() < 1e-3
+    """After the same suppression."""
+    for photograph in photographs:
+        assert_same_boxes(detector, photograph, opencv)
 
 
 def test_it_sees_what_is_in_the_photographs(detector, photographs):

@@ -10,6 +10,8 @@ from keras_csp.layers.preprocessing import (
     ImageSpec,
     Preprocessing,
     image_spec,
+    origin_of,
+    put_origin,
     to_grey,
     with_image_spec,
 )
@@ -39,6 +41,26 @@ def test_normalises_pixels(rng):
     expected = (x.astype("float64") - MEAN) / STD
     y = np.asarray(Preprocessing(SPEC)(x))
     np.testing.assert_allclose(y, expected, atol=1e-6)
+
+
+def test_the_origin_stays_with_the_network(tmp_path):
+    model = classifier()
+    assert origin_of(model) == {}
+    put_origin(model, cfg="[net]\r\n", header="00")
+    put_origin(model, header=None)
+    model.save(tmp_path / "m.keras")
+    for copy in (
+        keras.saving.load_model(tmp_path / "m.keras"),
+        keras.models.clone_model(model),
+        with_image_spec(model, resize="stretch"),
+    ):
+        assert origin_of(copy) == {"cfg": "[net]\r\n"}
+        put_origin(copy, cfg=None)
+    assert origin_of(model) == {"cfg": "[net]\r\n"}
+    outer = keras.Model(model.input, model(model.input))
+    assert origin_of(outer) == {}
+    put_origin(outer, cfg="other")
+    assert origin_of(outer) == {}
 
 
 def test_mean_0_and_std_1_leave_the_pixels_as_they_are(rng):
