@@ -85,7 +85,9 @@ def split_anchors(anchors, levels):
     }
 
 
-def fit_anchors(boxes, anchors=9, spec=416, seed=0, iterations=300):
+def fit_anchors(
+    boxes, anchors=9, spec=416, image_size=None, seed=0, iterations=300
+):
     """k-means of box shapes with the distance 1 - IoU: YOLOv2, section 2.
 
     Args:
@@ -100,6 +102,8 @@ def fit_anchors(boxes, anchors=9, spec=416, seed=0, iterations=300):
             size in its input: the detector, or another model, whose
             `ImageSpec` is read, an `ImageSpec`, or a side or (height, width),
             letterboxed. Default 416.
+        image_size: a side or (height, width) instead of that of `spec`, e.g.
+            for a detector of open sides. Default None.
         seed: of the first choices; the best of ten is taken. Default 0.
         iterations: at most so many. Default 300.
 
@@ -113,7 +117,7 @@ def fit_anchors(boxes, anchors=9, spec=416, seed=0, iterations=300):
     Source: arXiv 1612.08242, section 2.
     """
     anchors = check_positive("anchors", anchors)
-    spec, _channels = as_spec(spec, "letterbox")
+    spec, _channels = as_spec(spec, "letterbox", image_size)
     limits = np.array(spec.size[::-1], "float64")
     if hasattr(boxes, "box_sizes"):
         boxes = np.asarray(boxes.box_sizes(spec), "float64")
@@ -134,7 +138,7 @@ def fit_anchors(boxes, anchors=9, spec=416, seed=0, iterations=300):
     return tuple(sorted(shapes, key=lambda shape: (math.prod(shape), shape)))
 
 
-def refit_anchors(detector, data, seed=0, iterations=300):
+def refit_anchors(detector, data, image_size=None, seed=0, iterations=300):
     """The detector with anchors of your boxes, as many as it has.
 
     Its weights stay, and so do the widths of its heads. The smallest anchors
@@ -144,7 +148,7 @@ def refit_anchors(detector, data, seed=0, iterations=300):
         detector: a `Detector`, of any origin.
         data: as `boxes` of `fit_anchors`; its images are brought to the
             network as the detector's `ImageSpec` says.
-        seed, iterations: as of `fit_anchors`.
+        image_size, seed, iterations: as of `fit_anchors`.
 
     Returns:
         A `Detector`, as `Detector.with_anchors` gives it: uncompiled, of
@@ -154,7 +158,7 @@ def refit_anchors(detector, data, seed=0, iterations=300):
         ValueError: as `fit_anchors`.
     """
     count = sum(len(head.anchors) for head in detector.heads)
-    anchors = fit_anchors(data, count, detector, seed, iterations)
+    anchors = fit_anchors(data, count, detector, image_size, seed, iterations)
     return detector.with_anchors(anchors)
 
 
