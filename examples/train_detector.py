@@ -99,8 +99,8 @@ def build(options, recipe, train):
     anchors = detection.fit_anchors(
         train,
         ANCHORS_PER_LEVEL * len(neck.outputs),
-        recipe.size,
-        options.seed,
+        spec=recipe.size,
+        seed=options.seed,
     )
     detector = keras_csp.Detector(
         options.backbone,

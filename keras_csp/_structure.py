@@ -3,7 +3,8 @@
 A functional model is a graph: its nodes are run one after another. A layer
 that holds layers is run by its own `call`, in which stand-ins take the place
 of the layers inside. Neither changes the model nor Keras, so that other
-threads, and calls within calls, are not affected.
+threads, and calls within calls, are not affected. `with_layers` builds a graph
+again with some of its layers replaced.
 """
 
 import dataclasses
@@ -116,6 +117,39 @@ def graph_values(graph, inputs, run, skipped=()):
             continue
         values.update(zip(map(id, node.outputs), keras.tree.flatten(outputs)))
     return values
+
+
+def with_layers(model, replacements):
+    """The model of the same layers, save for some that are replaced.
+
+    Args:
+        model: a functional `keras.Model` or a `keras.Sequential`; layers of
+            models inside it are replaced as well.
+        replacements: pairs (old layer, new layer).
+
+    Returns:
+        A new, uncompiled model of the same class and name, which shares all
+        other layers, and so their weights, with `model`.
+    """
+
+    def place(layer):
+        for old, new in replacements:
+            if layer is old:
+                return new
+        if isinstance(layer, keras.Model) and _has_any(layer, replacements):
+            return with_layers(layer, replacements)
+        return layer
+
+    return keras.models.clone_model(model, clone_function=place)
+
+
+def _has_any(model, replacements):
+    """Whether any of the old layers is in the model, or in one inside it."""
+    return any(
+        any(layer is old for old, _new in replacements)
+        or (isinstance(layer, keras.Model) and _has_any(layer, replacements))
+        for layer in model.layers
+    )
 
 
 class _StandIn:

@@ -4,8 +4,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_csp._channels import (
+    check_channels,
+    file_channels,
+    in_channels,
+    pillow_pixels,
+)
 from keras_csp._validation import check_positive
-from keras_csp.layers.preprocessing import image_spec, to_grey
+from keras_csp.layers.preprocessing import image_spec
 from keras_csp.weights.imagenet import imagenet_classes, wordnet_ids
 
 _DATA_FORMATS = ("channels_first", "channels_last")
@@ -21,7 +27,9 @@ def preprocess_input(x, model=None, data_format=None):
     Args:
         x: images with values in [0, 255], channels last: an array or tensor
             `(batch, height, width, channels)` or `(height, width, channels)`,
-            or a list of images of any sizes (arrays, PIL images).
+            or a list of images of any sizes (arrays, PIL images). Arrays in
+            grey and in colour become what the model takes; a PIL image of any
+            mode becomes grey, RGB or, for a model of 4 channels, RGBA.
         model: a network of this package, or one built upon it. `None`
             (default): no image is resized. A string here is `data_format`, as
             in keras.applications.
@@ -94,20 +102,24 @@ def _for_model(x, model):
     channels = model.inputs[0].shape[-1]
     if hasattr(x, "shape") and len(x.shape) == 4 and _fits(x, spec, channels):
         return _scaled(x)
-    return _stacked([_fitted(image, spec, channels) for image in _images(x)])
+    images = _images(x, channels)
+    return _stacked([_fitted(image, spec, channels) for image in images])
 
 
-def _images(x):
-    """The images of a batch, of a list, or the one image, as arrays."""
+def _images(x, channels):
+    """The images of a batch, of a list, or the one image, as arrays.
+
+    Those of Pillow are read as files are, for a network of `channels`.
+    """
     numbers = isinstance(x, (list, tuple)) and isinstance(
         x[0] if x else 0, (list, tuple)
     )
     if numbers or not isinstance(x, (list, tuple)):
-        x = _array(x)
+        x = _array(x, channels)
         x = [x] if x.ndim in (2, 3) else x
     if not len(x):
         raise ValueError("There is no image in `x`. Received: none")
-    images = [_array(image) for image in x]
+    images = [_array(image, channels) for image in x]
     for image in images:
         if image.ndim not in (2, 3) or not image.size:
             raise ValueError(
@@ -117,8 +129,10 @@ def _images(x):
     return [image if image.ndim == 3 else image[..., None] for image in images]
 
 
-def _array(x):
+def _array(x, channels=3):
     """`x` as a NumPy array; tensors without values are refused."""
+    if hasattr(x, "getbands"):  # a Pillow image: numbers of any mode
+        return pillow_pixels(x, file_channels(channels))
     if keras.utils.is_keras_tensor(x) or keras.ops.is_tensor(x):
         try:
             return ops.convert_to_numpy(x)
@@ -141,27 +155,14 @@ def _fitted(image, spec, channels):
     """One image as float32 of the model's size and channels, in [0, 1]."""
     if _fits(image, spec, channels):
         return _scaled(image)
-    if image.shape[-1] not in (1, 3, channels):
-        raise ValueError(
-            f"The model takes images of {channels} channels. Received: an "
-            f"image of shape {image.shape}"
-        )
+    check_channels(image.shape, channels)
     pixels = _scaled(image)
     if spec.size not in (None, image.shape[:2]):
         # Imported here, since it imports TensorFlow.
         from keras_csp.data import fit_image
 
         pixels = np.asarray(fit_image(image, spec)[0])
-    if pixels.shape[-1] == channels:
-        return pixels
-    if channels == 1:
-        return to_grey(pixels)
-    if channels == 3:
-        return np.repeat(pixels, 3, axis=-1)
-    raise ValueError(
-        f"The model takes images of {channels} channels. Received: an image "
-        f"of shape {image.shape}"
-    )
+    return in_channels(pixels, channels)
 
 
 def decode_predictions(preds, model=None, top=5):

@@ -8,6 +8,7 @@ import keras_csp
 PACKAGE = pathlib.Path(keras_csp.__file__).parent
 # Modules of the package's root whose names start with "_", for every room.
 SHARED = {
+    "_channels",
     "_files",
     "_keras_internals",
     "_onednn",

@@ -9,7 +9,7 @@ from support import SMALL, randomize
 
 import keras_csp
 from keras_csp import darknet
-from keras_csp._structure import trace
+from keras_csp._structure import trace, with_layers
 from keras_csp.export import fold_batchnorm
 from keras_csp.layers import ConvNormAct, CSPStage, DenseBlock
 from keras_csp.models.builder import build_network
@@ -75,6 +75,25 @@ def test_calls_of_other_models_are_not_this_models():
     keras.Model(model.inputs, longer)
     assert trace(model, (64, 64, 3)) == before
     assert len(trace(other, (64, 64, 3))) == len(before)
+
+
+def test_layers_are_replaced_at_any_depth_and_the_others_shared(rng):
+    inputs = keras.Input((8, 8, 4))
+    a, b, c = (convolution(4, name) for name in "abc")
+    inner = keras.Sequential([b], name="inner")
+    model = keras.Model(inputs, c(inner(a(inputs))), name="outer")
+    new = with_layers(
+        model, [(b, convolution(4, "b2")), (c, convolution(4, "c2"))]
+    )
+    assert names(trace(new, (8, 8, 4))) == ["a", "b2", "inner", "c2"]
+    assert names(trace(model, (8, 8, 4))) == ["a", "b", "inner", "c"]
+    assert new.name == "outer" and new.get_layer("a") is a
+    new.set_weights(model.get_weights())
+    x = rng.random((1, 8, 8, 4), dtype="float32")
+    np.testing.assert_array_equal(np.asarray(new(x)), np.asarray(model(x)))
+    # A model in which nothing changes stays the same object.
+    kept = with_layers(model, [(c, convolution(4, "c3"))])
+    assert kept.get_layer("inner") is inner
 
 
 def test_a_layer_used_twice_and_a_model_used_twice():

@@ -1,5 +1,6 @@
 """tf.data pipelines of images and labels, or boxes."""
 
+from keras_csp._channels import to_grey
 from keras_csp.data.classification import (
     CLASSIFICATION_SOURCES,
     ClassificationData,
@@ -17,7 +18,6 @@ from keras_csp.data.detection_augmentation import DetectionAugmentation
 from keras_csp.data.resizing import View, centre_crop, fit_image, letterbox
 from keras_csp.data.sources.records import Fault, ImageRecord
 from keras_csp.data.ten_crops import ten_crops
-from keras_csp.layers.preprocessing import to_grey
 
 __all__ = [
     "CLASSIFICATION_SOURCES",

@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from keras_csp._channels import PHOTOGRAPH_CHANNELS, in_channels
 from keras_csp._validation import check_choice, check_positive, is_integer
 from keras_csp.data.classification_augmentation import (
     ClassificationAugmentation,
@@ -16,10 +17,11 @@ from keras_csp.data.classification_augmentation import (
 )
 from keras_csp.data.random_ops import checked
 from keras_csp.data.reading import Reader, mapped
-from keras_csp.data.resizing import as_spec, fit_image, in_channels
+from keras_csp.data.resizing import fit_image
 from keras_csp.data.sources import find_reader, tfds
 from keras_csp.data.sources.folder import read_folder, splits_of
 from keras_csp.data.ten_crops import SHIFT, ten_crops
+from keras_csp.layers.preprocessing import as_spec
 
 # Of images; of a folder all are shuffled, by name.
 _SHUFFLE_BUFFER = 10_000
@@ -31,6 +33,7 @@ def load_classification(
     seed=0,
     on_error="skip",
     data_dir=None,
+    channels=None,
 ):
     """Reads a classification set in two splits; images are decoded when used.
 
@@ -49,6 +52,10 @@ def load_classification(
             met, names each in a warning and counts them in `skipped`;
             "raise" decodes all images now and raises.
         data_dir: TFDS's folder. Default TFDS's own.
+        channels: in which image files are read: 3, 1 (grey) or 4, of files
+            that have a fourth channel, e.g. PNG files in RGBA. Default: 3, or
+            those of the TFDS set. A model that is given to `training` or
+            `evaluation` gets its own.
 
     Returns:
         Two `ClassificationData`: for training and for testing.
@@ -66,18 +73,21 @@ def load_classification(
             f"validation_split={validation_split!r}"
         )
     _check_seed(seed)
+    if channels is not None:
+        check_choice("channels", channels, PHOTOGRAPH_CHANNELS)
     reader, name, prefix = find_reader(
         source, CLASSIFICATION_SOURCES, read_folders
     )
-    options = {"validation_split": validation_split, "seed": seed}
-    if data_dir is not None:
-        options["data_dir"] = data_dir
+    given = {"data_dir": data_dir, "channels": channels}
+    given = {k: v for k, v in given.items() if v is not None}
     taken = inspect.signature(reader).parameters
-    if data_dir is not None and "data_dir" not in taken:
-        raise ValueError(
-            f"`data_dir` is not an option of {prefix or 'folder'} sources. "
-            f"Received: source={str(source)!r}, data_dir={str(data_dir)!r}"
-        )
+    for option, value in given.items():
+        if option not in taken:
+            raise ValueError(
+                f"`{option}` is not an option of {prefix or 'folder'} sources. "
+                f"Received: source={str(source)!r}, {option}={str(value)!r}"
+            )
+    options = {"validation_split": validation_split, "seed": seed, **given}
     options = {k: v for k, v in options.items() if k in taken}
     pair = reader(name, **options)
     if on_error == "raise":
@@ -93,7 +103,7 @@ class ClassificationData:
     Attributes:
         class_names: tuple, the name of each label.
         size: the number of images.
-        channels: of the images, 3 or 1.
+        channels: of the images, 3, 1 or 4.
 
     Raises:
         ValueError: none of the images can be read.
@@ -110,15 +120,18 @@ class ClassificationData:
     def __post_init__(self):
         # One is enough for an epoch to be filled.
         if not any(True for _ in self.examples().take(1)):
-            raise ValueError(f"{self._fault()}: there is no readable image")
+            kind = " of 4 channels" if self.channels == 4 else ""
+            raise ValueError(
+                f"{self._fault()}: there is no readable image{kind}"
+            )
 
     @classmethod
     def from_dataset(cls, dataset, class_names, size=None):
         """The data of a `tf.data.Dataset` of single (image, label).
 
         Args:
-            dataset: image uint8 `(h, w, 3)` or `(h, w, 1)`, or a scalar
-                string, an encoded image; label a scalar integer.
+            dataset: image uint8 `(h, w, channels)`, of 3, 1 or 4 channels, or
+                a scalar string, an encoded image; label a scalar integer.
             class_names: the name of each label.
             size: the number of images, where the data set does not know it.
 
@@ -204,12 +217,14 @@ class ClassificationData:
             `tf.data.Dataset` of float32 `(batch, size, size, channels)` in
             [0, 1], and float32 `(batch, classes)` that add up to 1. Images are
             converted to the channels of a model: to grey by their luminance,
-            or from grey to three equal channels. An epoch
-            has as many images as the set: an unreadable one's place is taken
-            by another. `len` is the number of batches.
+            or from grey to three equal channels; a model of four gets the
+            files that have four. An epoch has as many images as the set: an
+            unreadable one's place is taken by another. `len` is the number of
+            batches.
         """
         check_positive("batch_size", batch_size)
         spec, channels = as_spec(spec, "crop")
+        data = self._for_network(channels)
         if spec.size[0] != spec.size[1]:
             raise ValueError(
                 "A training's random crops are squares. Received: "
@@ -226,7 +241,7 @@ class ClassificationData:
                 )
         augmentation = checked(augmentation, ClassificationAugmentation)
         view = viewer(augmentation, spec.size[0])
-        examples = self._decoded(
+        examples = data._decoded(
             self._elements.shuffle(
                 self._buffer, seed=seed, reshuffle_each_iteration=True
             )
@@ -238,7 +253,7 @@ class ClassificationData:
         def prepared(example, draw):
             image, label = example
             pixels = view(image, tf.stack([seed, draw]))
-            return self._pair(pixels, label, spec.size, channels)
+            return data._pair(pixels, label, spec.size, channels)
 
         dataset = mapped(tf.data.Dataset.zip(examples, draws), prepared)
         dataset = dataset.batch(batch_size, drop_remainder)
@@ -308,6 +323,16 @@ class ClassificationData:
         more = f" and {len(others)} more" if others else ""
         return f"Unreadable image {first}{more}"
 
+    def _for_network(self, channels):
+        """The data, files read as a network of so many channels needs them."""
+        files = self._elements.element_spec[1].dtype == tf.string
+        reader = self._reader.for_network(channels) if files else self._reader
+        if reader is self._reader:
+            return self
+        return dataclasses.replace(
+            self, channels=reader.channels, _reader=reader
+        )
+
     def _with(self, elements, size):
         return dataclasses.replace(
             self, _elements=elements, size=size, _buffer=min(size, self._buffer)
@@ -332,11 +357,12 @@ class ClassificationData:
     def _views(self, view, batch_size, size, channels):
         """Batches of what `view` makes of each image, in the set's order."""
         check_positive("batch_size", batch_size)
+        data = self._for_network(channels)
 
         def prepared(image, label):
-            return self._pair(view(image), label, size, channels)
+            return data._pair(view(image), label, size, channels)
 
-        dataset = mapped(self.examples(), prepared).batch(batch_size)
+        dataset = mapped(data.examples(), prepared).batch(batch_size)
         return dataset.prefetch(tf.data.AUTOTUNE)
 
     def _pair(self, pixels, label, size, channels):
@@ -383,7 +409,7 @@ def _split(labels, validation_split, seed):
         ) from error
 
 
-def read_folders(path, validation_split, seed):
+def read_folders(path, validation_split, seed, channels=3):
     """Folders of class folders, in two splits."""
     path = pathlib.Path(path)
     if not path.is_dir():
@@ -393,7 +419,11 @@ def read_folders(path, validation_split, seed):
         names, files, labels = read_folder(path)
         return tuple(
             _of_files(
-                path, names, [files[i] for i in part], [labels[i] for i in part]
+                path,
+                names,
+                [files[i] for i in part],
+                [labels[i] for i in part],
+                channels,
             )
             for part in _split(labels, validation_split, seed)
         )
@@ -403,25 +433,27 @@ def read_folders(path, validation_split, seed):
             f"The classes of the two splits of {path} differ: "
             f"{list(found[train][0])} and {list(found[test][0])}"
         )
-    return tuple(_of_files(part, *content) for part, content in found.items())
+    return tuple(
+        _of_files(part, *content, channels) for part, content in found.items()
+    )
 
 
-def _of_files(path, names, files, labels):
+def _of_files(path, names, files, labels, channels):
     size = len(files)
     files = [os.fsencode(file) for file in files]
     return ClassificationData(
         class_names=names,
         size=size,
-        channels=3,
+        channels=channels,
         _elements=tf.data.Dataset.from_tensor_slices(
             (files, [""] * size, labels)
         ),
-        _reader=Reader(path, upright=True),
+        _reader=Reader(path, channels, upright=True),
         _buffer=size,
     )
 
 
-def read_tfds(name, validation_split, data_dir=None):
+def read_tfds(name, validation_split, data_dir=None, channels=None):
     """A set of TensorFlow Datasets, in two splits."""
     found, split = tfds.split_name(name)
     if split:
@@ -429,16 +461,16 @@ def read_tfds(name, validation_split, data_dir=None):
             "Classification data come in two splits, which are found by name; "
             f"give tfds:{found}. Received: source='tfds:{name}'"
         )
-    names, channels, splits = tfds.read_labels(name, validation_split, data_dir)
+    names, own, splits = tfds.read_labels(name, validation_split, data_dir)
     return tuple(
-        _of_elements(elements, size, names, channels)
+        _of_elements(elements, size, names, channels or own)
         for elements, size in splits
     )
 
 
 # {prefix: reader}: the function that reads the sources of a prefix, e.g.
 # "csv:". It takes the text after the prefix and those of `validation_split`,
-# `seed` and `data_dir` that it has an argument for, and returns two
+# `seed`, `data_dir` and `channels` that it has an argument for, and returns two
 # `ClassificationData`, e.g. by `from_dataset`. A prefix without a colon is the
 # whole source. Enter your own.
 CLASSIFICATION_SOURCES = {"digits": read_digits, "tfds:": read_tfds}
@@ -464,14 +496,16 @@ def _checked_spec(dataset):
         image, label = spec
         encoded = image.dtype == tf.string and image.shape.rank == 0
         pixels = image.dtype == tf.uint8 and image.shape.rank == 3
-        fits = (encoded or (pixels and image.shape[-1] in (1, 3))) and (
+        known = pixels and image.shape[-1] in PHOTOGRAPH_CHANNELS
+        fits = (encoded or known) and (
             label.dtype.is_integer and label.shape.rank == 0
         )
     if not fits:
         raise ValueError(
             "A data set must give single (image, label): the image uint8 of "
-            "shape (height, width, 3) or (height, width, 1) or an encoded "
-            f"string, the label a scalar integer. Received: {spec}"
+            "shape (height, width, channels) with 1, 3 or 4 channels, or an "
+            "encoded string, the label a scalar integer. Received: "
+            f"{spec}"
         )
     return image, label
 

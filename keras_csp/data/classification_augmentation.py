@@ -18,10 +18,9 @@ from keras_csp.data.random_ops import (
 # Whatever Keras is set to for the network.
 _LAYER_OPTIONS = {"dtype": "float32", "data_format": "channels_last"}
 # Of keras.layers.RandAugment.
+_MOVEMENTS = ("random_shear", "random_translation", "random_rotation")
 _OPERATIONS = (
-    "random_shear",
-    "random_translation",
-    "random_rotation",
+    *_MOVEMENTS,
     "random_brightness",
     "random_color_degeneration",
     "random_contrast",
@@ -52,7 +51,9 @@ class ClassificationAugmentation:
         flip: probability of left and right exchanged. Default 0.5.
         hue: the hue turns by up to this fraction of the circle. Default 0.1.
         saturation, brightness: multiplied by a factor between 1 and this
-            number, or by its inverse, equally often. Default 0.75.
+            number, or by its inverse, equally often. Default 0.75. Of images
+            in grey the brightness alone changes; of those of four channels
+            the first three, also by rand_augment.
         rand_augment: strength of two random operations of
             `keras.layers.RandAugment`, 0 to 1. Default 0: none.
         mixup: fraction of the batches that `keras.layers.MixUp` mixes.
@@ -308,7 +309,13 @@ def _rand_augment(strength):
     @tf.function  # traced once for both
     def operated(images, index, seed):
         ways = [
-            functools.partial(_changed, layer, images, seed) for layer in layers
+            functools.partial(
+                _changed if name in _MOVEMENTS else _changed_colours,
+                layer,
+                images,
+                seed,
+            )
+            for name, layer in zip(_OPERATIONS, layers)
         ]
         if images.shape[-1] == 1:  # which some releases of Keras cannot grey
             ways[_OPERATIONS.index("random_color_degeneration")] = lambda: (
@@ -331,6 +338,14 @@ def _rand_augment(strength):
 
 def _changed(layer, images, seed):
     return layer.transform_images(images, _change(layer, images, seed))
+
+
+def _changed_colours(layer, images, seed):
+    """As `_changed`; the fourth channel, which is no colour, stays."""
+    if images.shape[-1] != 4:
+        return _changed(layer, images, seed)
+    colours = _changed(layer, images[..., :3], seed)
+    return tf.concat([colours, images[..., 3:]], axis=-1)
 
 
 def _mixed_by(layer, images, labels, seed):

@@ -3,11 +3,13 @@
 import dataclasses
 import inspect
 import logging
+import os
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
+from keras_csp._channels import PHOTOGRAPH_CHANNELS, in_channels
 from keras_csp._validation import check_choice, check_positive, is_integer
 from keras_csp.data.detection_augmentation import (
     DetectionAugmentation,
@@ -15,9 +17,10 @@ from keras_csp.data.detection_augmentation import (
 )
 from keras_csp.data.random_ops import checked
 from keras_csp.data.reading import Reader, Table, mapped
-from keras_csp.data.resizing import as_spec, fit_image, in_channels
+from keras_csp.data.resizing import fit_image, placed
 from keras_csp.data.sources import coco, find_reader, tfds
 from keras_csp.data.sources.records import check_records
+from keras_csp.layers.preprocessing import as_spec
 
 _LOGGER = logging.getLogger("keras_csp")
 _STRIDE = 32
@@ -29,6 +32,7 @@ _PARTNERS = 3  # of an image in a mosaic
 _PADDING = {
     "boxes": 0,
     "labels": -1,
+    "ignore": 0,
     "crowd": False,
     "area": 0,
     "original_boxes": 0,
@@ -36,7 +40,12 @@ _PADDING = {
 
 
 def load_detection(
-    source, images=None, split=None, on_error="skip", data_dir=None
+    source,
+    images=None,
+    split=None,
+    on_error="skip",
+    data_dir=None,
+    channels=None,
 ):
     """Reads a detection set; images are decoded only when used.
 
@@ -53,6 +62,9 @@ def load_detection(
         on_error: "skip" (default) leaves faulty boxes and images out, names
             the first in a warning and keeps all in `faults`; "raise" raises.
         data_dir: TFDS's folder. Default TFDS's own.
+        channels: in which the files are read: 3, 1 (grey) or 4, of files that
+            have a fourth channel, e.g. PNG files in RGBA. Default 3. A model
+            that is given to `training` or `evaluation` gets its own.
 
     Returns:
         A `DetectionData`.
@@ -63,7 +75,14 @@ def load_detection(
             `on_error="raise"`; an option that the source does not have.
     """
     check_choice("on_error", on_error, ("skip", "raise"))
-    options = {"images": images, "split": split, "data_dir": data_dir}
+    if channels is not None:
+        check_choice("channels", channels, PHOTOGRAPH_CHANNELS)
+    options = {
+        "images": images,
+        "split": split,
+        "data_dir": data_dir,
+        "channels": channels,
+    }
     options = {k: v for k, v in options.items() if v is not None}
     reader, name, prefix = find_reader(source, DETECTION_SOURCES, read_coco)
     taken = inspect.signature(reader).parameters
@@ -76,13 +95,13 @@ def load_detection(
     return reader(name, on_error=on_error, **options)
 
 
-def read_coco(path, images=None, on_error="skip"):
+def read_coco(path, images=None, on_error="skip", channels=3):
     """The `DetectionData` of a JSON in COCO's format."""
     found, folder = coco.read_coco(pathlib.Path(path), images)
-    return _data(path, found, Reader(folder), on_error)
+    return _data(path, found, Reader(folder, channels), on_error)
 
 
-def read_tfds(name, split=None, data_dir=None, on_error="skip"):
+def read_tfds(name, split=None, data_dir=None, on_error="skip", channels=3):
     """The `DetectionData` of a TFDS set, NAME or NAME:SPLIT."""
     name, own = tfds.split_name(name)
     if own and split:
@@ -91,12 +110,13 @@ def read_tfds(name, split=None, data_dir=None, on_error="skip"):
             f"source='tfds:{name}:{own}', split={split!r}"
         )
     found, encoded = tfds.read_boxes(name, split or own or "train", data_dir)
-    return _data(f"tfds:{name}", found, Reader(), on_error, encoded)
+    reader = Reader(channels=channels)
+    return _data(f"tfds:{name}", found, reader, on_error, encoded)
 
 
 # {prefix: reader}: the function that reads the sources of a prefix, e.g.
 # "voc:". It takes the text after the prefix, `on_error`, and those of `images`,
-# `split` and `data_dir` that it has an argument for, and returns a
+# `split`, `data_dir` and `channels` that it has an argument for, and returns a
 # `DetectionData`, e.g. by `from_records`. Enter your own.
 DETECTION_SOURCES = {"tfds:": read_tfds}
 
@@ -110,6 +130,7 @@ class DetectionData:
         category_ids: tuple, the JSON's id of each label.
         faults: tuple of `Fault`, what was left out.
         size: the number of images, those without objects included.
+        channels: in which the images are read.
     """
 
     class_names: tuple
@@ -121,7 +142,9 @@ class DetectionData:
     _encoded: object = dataclasses.field(default=None, repr=False)
 
     @classmethod
-    def from_records(cls, records, class_names, images=".", on_error="skip"):
+    def from_records(
+        cls, records, class_names, images=".", on_error="skip", channels=3
+    ):
         """Your own images and boxes, checked as those of a file are.
 
         Args:
@@ -131,6 +154,7 @@ class DetectionData:
             on_error: "skip" (default) leaves faulty boxes and images out,
                 names the first in a warning and keeps all in `faults`;
                 "raise" raises.
+            channels: as of `load_detection`.
 
         Raises:
             ValueError: no usable image, no such folder, class names that are
@@ -138,29 +162,40 @@ class DetectionData:
                 or faults with `on_error="raise"`.
         """
         check_choice("on_error", on_error, ("skip", "raise"))
+        check_choice("channels", channels, PHOTOGRAPH_CHANNELS)
         found = check_records(records, class_names, images)
-        return _data("The records", found, Reader(images), on_error)
+        reader = Reader(images, channels)
+        return _data("The records", found, reader, on_error)
 
     @property
     def size(self):
         return len(self._records)
+
+    @property
+    def channels(self):
+        return self._reader.channels
 
     def first(self, number):
         """The same data with the first `number` images only."""
         check_positive("number", number)
         return dataclasses.replace(self, _records=self._records[:number])
 
-    def box_sizes(self):
-        """Width and height of the boxes by their image's longer side.
+    def box_sizes(self, spec=416):
+        """Width and height of the boxes in a network's input.
+
+        Args:
+            spec: as for `evaluation`. Boxes that a crop would cut, or drop,
+                are taken whole.
 
         Returns:
-            float32 `(boxes, 2)`, without crowd boxes. Times the side of a
-            square network: the boxes' sizes in its letterboxed input.
+            float32 `(boxes, 2)` in pixels, without crowd boxes.
         """
+        spec, _channels = as_spec(spec, "letterbox")
+        images = [(record.height, record.width) for record in self._records]
+        view = placed(images, spec.size, spec.resize, spec.crop)
         sizes = [
-            (record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd]
-            / np.float32(max(record.width, record.height))
-            for record in self._records
+            (record.boxes[:, 2:] - record.boxes[:, :2])[~record.crowd] * scale
+            for record, scale in zip(self._records, view.scale.numpy()[:, ::-1])
         ]
         return np.concatenate([np.zeros((0, 2), "float32"), *sizes])
 
@@ -168,9 +203,9 @@ class DetectionData:
         """The images as they are.
 
         Returns:
-            `tf.data.Dataset` of dicts: `image` uint8 `(h, w, 3)`; `boxes`
-            float32 `(n, 4)`, x1, y1, x2, y2 in its pixels; `labels` int32
-            `(n,)`; `crowd` bool `(n,)`; `area` float32 `(n,)`, square
+            `tf.data.Dataset` of dicts: `image` uint8 `(h, w, channels)`;
+            `boxes` float32 `(n, 4)`, x1, y1, x2, y2 in its pixels; `labels`
+            int32 `(n,)`; `crowd` bool `(n,)`; `area` float32 `(n,)`, square
             pixels; `image_id` int64.
         """
         return _decoded(self._items(), self._decoder())
@@ -203,12 +238,18 @@ class DetectionData:
 
         Returns:
             `tf.data.Dataset` of (images, targets): float32
-            `(batch, height, width, 3)` in [0, 1], and a dict of `boxes`
-            float32 `(batch, m, 4)`, x1, y1, x2, y2 in pixels of the image, and
-            `labels` int32 `(batch, m)`. m is the most boxes of an image of
-            the batch, at least 1; what is missing to it has label -1 and
-            zeros. Crowd boxes are left out. A model of one channel gets grey
-            images.
+            `(batch, height, width, channels)` in [0, 1], and a dict of `boxes`
+            float32 `(batch, m, 4)`, x1, y1, x2, y2 in pixels of the image;
+            `labels` int32 `(batch, m)`; and `ignore` float32 `(batch, k, 4)`,
+            the crowd boxes: regions where nothing is background. m is the
+            most boxes of an image of the batch, at least 1; what is missing to
+            it has label -1 and zeros; k and zeros likewise. A model of one
+            channel gets grey images; one of four the files that have four,
+            the others being skipped with a warning.
+
+        Raises:
+            ValueError: an argument out of range, or no file of four channels
+                for such a model.
         """
         check_positive("batch_size", batch_size)
         spec, sizes, channels = _sizes(spec, sizes)
@@ -217,13 +258,10 @@ class DetectionData:
             raise ValueError(
                 f"`rotate90` needs square images. Received: sizes={sizes}"
             )
-        if limit is not None:
-            data = self.first(limit)
-            return data.training(
-                batch_size, spec, augmentation, seed, repeat, sizes=sizes
-            )
-        decode = self._decoder()
-        examples = _decoded(self._shuffled(seed), decode)
+        data = self if limit is None else self.first(limit)
+        data = data._for_network(channels)
+        decode = data._decoder()
+        examples = _decoded(data._shuffled(seed), decode)
         parts = {
             "example": examples.repeat() if repeat else examples,
             "draw": tf.data.Dataset.random(
@@ -232,7 +270,7 @@ class DetectionData:
             "size": _batch_sizes(sizes, batch_size, seed),
         }
         if augmentation.mosaic:
-            others = self._shuffled(seed + 1).repeat()
+            others = data._shuffled(seed + 1).repeat()
             parts["others"] = others.batch(_PARTNERS)
         fixed = sizes[0] if len(sizes) == 1 else None
 
@@ -248,9 +286,9 @@ class DetectionData:
                     for other in _unstacked(decode, part["others"])
                 ],
             )
-            pixels = tf.ensure_shape(pixels, (*(fixed or (None, None)), 3))
-            pixels = in_channels(pixels, channels)
-            return pixels, {"boxes": boxes, "labels": labels}
+            shape = (*(fixed or (None, None)), data.channels)
+            pixels = in_channels(tf.ensure_shape(pixels, shape), channels)
+            return pixels, _targets(boxes, labels)
 
         return _batched(
             mapped(tf.data.Dataset.zip(parts), prepared), batch_size
@@ -265,7 +303,7 @@ class DetectionData:
                 side or (height, width), letterboxed. Default 416.
 
         Returns:
-            As `training`, crowd boxes included. The targets have besides
+            As `training`, the crowd boxes among `boxes`. The targets also have
             `crowd` bool `(batch, m)`; `area` float32 `(batch, m)`, square
             pixels of the original; `image_id` int64 `(batch,)`;
             `original_boxes` float32 `(batch, m, 4)`, in its pixels; `view`
@@ -275,10 +313,11 @@ class DetectionData:
         check_positive("batch_size", batch_size)
         _check_sizes("spec", spec)
         spec, channels = as_spec(spec, "letterbox")
+        data = self._for_network(channels)
 
         def prepared(example):
             pixels, view = fit_image(example["image"], spec)
-            pixels = tf.ensure_shape(pixels, (*spec.size, 3))
+            pixels = tf.ensure_shape(pixels, (*spec.size, data.channels))
             return in_channels(pixels, channels), {
                 "boxes": view.boxes(example["boxes"]),
                 "labels": example["labels"],
@@ -289,7 +328,18 @@ class DetectionData:
                 "view": view.numbers(),
             }
 
-        return _batched(mapped(self.examples(), prepared), batch_size)
+        return _batched(mapped(data.examples(), prepared), batch_size)
+
+    def _for_network(self, channels):
+        """The data read as a network of so many channels needs them."""
+        reader = self._reader.for_network(channels)
+        data = dataclasses.replace(self, _reader=reader)
+        if reader.channels == 4 and not any(data.examples().take(1)):
+            raise ValueError(
+                "None of the images can be read in 4 channels; the first is "
+                f"{reader.shown(os.fsencode(self._records[0].file_name))}"
+            )
+        return data
 
     def _items(self):
         """Pairs of a record's number and its encoded image, if any."""
@@ -350,13 +400,18 @@ def _report(source, faults, on_error):
 
 
 def _learned(example):
-    """The example's image, and what of its boxes is to be learned."""
-    kept = ~example["crowd"]
-    return (
-        example["image"],
-        tf.boolean_mask(example["boxes"], kept),
-        tf.boolean_mask(example["labels"], kept),
-    )
+    """The example's image, boxes and labels, -1 for what is to be ignored."""
+    labels = tf.where(example["crowd"], -1, example["labels"])
+    return example["image"], example["boxes"], labels
+
+
+def _targets(boxes, labels):
+    ignored = labels < 0
+    return {
+        "boxes": tf.boolean_mask(boxes, ~ignored),
+        "labels": tf.boolean_mask(labels, ~ignored),
+        "ignore": tf.boolean_mask(boxes, ignored),
+    }
 
 
 def _batch_sizes(sizes, batch_size, seed):

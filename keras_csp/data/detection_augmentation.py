@@ -35,7 +35,9 @@ class DetectionAugmentation:
         vertical_flip: probability of upside down. Default 0.
         hue: the hue turns by up to this fraction of the circle. Default 0.1.
         saturation, brightness: multiplied by a factor between 1 and this
-            number, or by its inverse, equally often. Default 1.5.
+            number, or by its inverse, equally often. Default 1.5. Of images
+            read in grey the brightness alone changes; of those of four
+            channels the first three.
         mosaic: probability that an image is a 2x2 mosaic of four, the point
             where they meet between 0.3 and 0.7 of the sides. Default 0.
         rotate90: random quarter turns, for images without an up direction.
@@ -93,17 +95,18 @@ def augmented(augmentation, example, spec, size, seed, partners):
 
     Args:
         augmentation: a `DetectionAugmentation`.
-        example: `(image, boxes, labels)`: `(h, w, 3)` uint8; `(n, 4)` float32
-            x1, y1, x2, y2 in pixels; `(n,)` int32.
+        example: `(image, boxes, labels)`: `(h, w, channels)` uint8; `(n, 4)`
+            float32 x1, y1, x2, y2 in pixels; `(n,)` int32, below 0 for
+            regions to be ignored.
         spec: an `ImageSpec`: what the view is before it varies.
         size: (height, width) of the view.
         seed: int64 `(2,)`; the same one draws the same view.
         partners: called only for a mosaic, returns three more examples.
 
     Returns:
-        float32 `(height, width, 3)` in [0, 1]; `(m, 4)`; `(m,)`. Boxes of
-        which less than 20 % is left, or with a side below 2 pixels, are
-        dropped.
+        float32 `(height, width, channels)` in [0, 1]; `(m, 4)`; `(m,)`. Boxes
+        of which less than 20 % is left, or with a side below 2 pixels, are
+        dropped; of a region to be ignored every part that is left stays.
     """
     kind, content, turns = tf.unstack(tf.random.split(seed, 3))
     size = tf.convert_to_tensor(size, tf.int32)
@@ -139,7 +142,7 @@ def _tile(augmentation, example, window, spec, seed):
         spec.interpolation,
         spec.antialias,
     )
-    boxes, kept = _visible(view.boxes(boxes), window)
+    boxes, kept = _visible(view.boxes(boxes), window, labels < 0)
     return (
         pixels,
         tf.boolean_mask(boxes, kept),
@@ -147,14 +150,19 @@ def _tile(augmentation, example, window, spec, seed):
     )
 
 
-def _visible(boxes, window):
-    """The boxes cut at the window's edges, and which of them are of use."""
+def _visible(boxes, window, ignored):
+    """The boxes cut at the window's edges, and which of them are of use.
+
+    A part of an object may be too small to be recognised. A part of a region
+    with unnamed objects must not become background, however small.
+    """
     limits = tf.tile(tf.cast(window[::-1], "float32"), [2])
     cut = tf.clip_by_value(boxes, 0.0, limits)
     sides = cut[:, 2:] - cut[:, :2]
     area = tf.reduce_prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
     kept = tf.reduce_prod(sides, axis=-1) >= _LEAST_VISIBLE * area
-    return cut, kept & (tf.reduce_min(sides, axis=-1) >= _LEAST_SIDE)
+    least = tf.reduce_min(sides, axis=-1)
+    return cut, tf.where(ignored, least > 0, kept & (least >= _LEAST_SIDE))
 
 
 def _mosaic(augmentation, examples, size, spec, seed):

@@ -1,10 +1,10 @@
-"""Photographs on disk: finds them, and reads each upright, in RGB."""
+"""Photographs on disk: finds them, and reads each upright."""
 
 import pathlib
 
-import numpy as np
 from PIL import Image, ImageOps
 
+from keras_csp._channels import file_channels, pillow_pixels
 from keras_csp.data.reading import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -29,16 +29,23 @@ def find_photographs(paths):
     return found
 
 
-def read_photograph(path):
+def read_photograph(path, channels=3):
     """The upright photograph as uint8 `(height, width, 3)`.
 
     Any colour mode, turned as its EXIF data says.
 
+    Args:
+        path: of the file.
+        channels: of the network. Default 3. For 4, the result is `(height,
+            width, 4)` of a file with four channels, e.g. a PNG file in RGBA.
+
     Raises:
-        ValueError: a file that is not an image, or is cut short.
+        ValueError: a file that is not an image, or is cut short, or has no
+            fourth channel for a network of 4.
     """
+    channels = file_channels(channels)
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return pillow_pixels(ImageOps.exif_transpose(image), channels)
     except _UNREADABLE as error:
         raise ValueError(f"cannot read {printable(path)}: {error}") from error

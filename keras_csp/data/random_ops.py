@@ -40,9 +40,13 @@ def coloured(augmentation, pixels, seed):
 
     Args:
         augmentation: has `hue`, `saturation` and `brightness`.
-        pixels: `(h, w, 3)` or, brightness alone, `(h, w, 1)` in [0, 1].
+        pixels: `(h, w, channels)` in [0, 1]. Of one channel the brightness
+            alone changes; the fourth of four is no colour and stays.
         seed: int64 `(2,)`.
     """
+    if pixels.shape[-1] == 4:
+        colours = coloured(augmentation, pixels[..., :3], seed)
+        return tf.concat([colours, pixels[..., 3:]], axis=-1)
     turn, saturation, brightness = tf.unstack(tf.random.split(seed, 3))
     grey = pixels.shape[-1] == 1
     if augmentation.hue and not grey:

@@ -1,5 +1,6 @@
 """Image files and their records, read inside tf.data."""
 
+import copy
 import logging
 import os
 import pathlib
@@ -7,6 +8,8 @@ import re
 
 import numpy as np
 import tensorflow as tf
+
+from keras_csp._channels import file_channels
 
 _LOGGER = logging.getLogger("keras_csp")
 _ORIENTATION = 0x0112
@@ -44,7 +47,7 @@ class Reader:
 
     Args:
         folder: of the files; None for images that come encoded.
-        channels: 3 (default), or 1: grey.
+        channels: 3 (default), or 1: grey; or 4, of files that have four.
         upright: turn photographs as their EXIF data says. Default False: boxes
             are in the pixels of the file.
     """
@@ -55,6 +58,25 @@ class Reader:
         self.channels = channels
         self.upright = upright
         self.warned = set()
+
+    def for_network(self, channels):
+        """This reader, or one of the channels that a network needs.
+
+        Args:
+            channels: of the network, which `in_channels` may have to give it;
+                None for any.
+
+        Raises:
+            ValueError: a network that takes no photographs.
+        """
+        if channels in (None, self.channels):
+            return self
+        wanted = file_channels(channels)
+        if 4 not in (wanted, self.channels):
+            return self
+        other = copy.copy(self)
+        other.channels = wanted
+        return other
 
     def read(self, name, size, encoded):
         """uint8 `(h, w, channels)`, as graph operations.
@@ -100,12 +122,16 @@ class Reader:
         return printable(name if self.folder is None else self.folder / name)
 
     def _decode(self, name, encoded):
+        image, encoded = self._pixels(name, encoded)
+        return tf.ensure_shape(image, (None, None, self.channels)), encoded
+
+    def _pixels(self, name, encoded):
         if self.folder is not None:
             encoded = tf.io.read_file(tf.strings.join([self._prefix, name]))
-        image = tf.io.decode_image(
-            encoded, self.channels, expand_animations=False
-        )
-        return tf.ensure_shape(image, (None, None, self.channels)), encoded
+        # TensorFlow would make up a fourth channel: 0 asks for the file's own.
+        channels = 0 if self.channels == 4 else self.channels
+        image = tf.io.decode_image(encoded, channels, expand_animations=False)
+        return image, encoded
 
     def _warn(self, name, size, encoded):
         if name not in self.warned:
@@ -119,10 +145,12 @@ class Reader:
 
     def _reason(self, name, size, encoded):
         try:
-            image, _content = self._decode(name, encoded)
+            image, _content = self._pixels(name, encoded)
         except tf.errors.OpError as error:
             return error_summary(error)
-        height, width, _channels = image.shape
+        height, width, channels = image.shape
+        if channels != self.channels:
+            return f"it has no fourth channel, but {channels} in all"
         if not height or not width:
             return "it has no pixels"
         return (

@@ -2,10 +2,9 @@
 
 import dataclasses
 
-import keras
 import tensorflow as tf
 
-from keras_csp.layers.preprocessing import ImageSpec, image_spec, to_grey
+from keras_csp.layers.preprocessing import ImageSpec, as_spec
 
 GREY = 0.5
 _ROUNDING = 1e-3  # pixels, far above float32's and far below what matters
@@ -19,7 +18,8 @@ class View:
     """placed = original * scale + offset, of points (y, x) in pixels.
 
     Attributes:
-        scale, offset: float32 tensors `(2,)`, of y and of x.
+        scale, offset: float32 tensors `(2,)`, of y and of x; `(n, 2)` of
+            several images.
     """
 
     scale: tf.Tensor
@@ -129,7 +129,8 @@ def placed(size, window, resize="letterbox", crop=1.0):
     """The `View` of an image in a window.
 
     Args:
-        size: int32 `(2,)`, height and width of the image.
+        size: int32 `(2,)`, height and width of the image; or `(n, 2)` of
+            several, whose views are those of one `View`.
         window: int32 `(2,)`, height and width of the window.
         resize: "letterbox" (default) shows all of the image, with grey bars;
             "stretch" all of it, each side on its own; "crop" fills the window
@@ -140,15 +141,15 @@ def placed(size, window, resize="letterbox", crop=1.0):
     size, window = tf.cast(size, "float32"), tf.cast(window, "float32")
     ratio = window / size
     if resize == "stretch":
-        return View(ratio, tf.zeros(2))
+        return View(ratio, tf.zeros_like(ratio))
     reduce = tf.reduce_max if resize == "crop" else tf.reduce_min
-    scale = reduce(ratio)
+    scale = reduce(ratio, axis=-1, keepdims=True)
     offset = (window - size * scale) / 2
     # Whole pixels, so that an image of the window's size stays as it is;
     # towards zero, so that one that fills the window leaves no edge.
     offset += tf.sign(offset) * _ROUNDING
     offset = tf.cast(tf.cast(offset, "int32"), "float32")
-    view = View(tf.stack([scale, scale]), offset)
+    view = View(tf.broadcast_to(scale, tf.shape(ratio)), offset)
     if resize != "crop" or crop == 1:
         return view
     middle = window / 2
@@ -181,54 +182,3 @@ def centre_crop(image, size, crop=1.0):
         float32 `(height, width, channels)` in [0, 1].
     """
     return fit_image(image, ImageSpec(size, resize="crop", crop=crop))[0]
-
-
-def in_channels(pixels, channels):
-    """Pixels in as many channels, 1 or 3; None leaves them as they are."""
-    have = pixels.shape[-1]
-    if channels in (None, have):
-        return pixels
-    if (have, channels) == (3, 1):
-        return to_grey(pixels)
-    if (have, channels) == (1, 3):
-        return tf.repeat(pixels, 3, axis=-1)
-    raise ValueError(
-        f"Images of {have} channels cannot be given to a network of {channels}"
-    )
-
-
-def as_spec(spec, resize, size=None):
-    """(`ImageSpec` with a size, channels or None) of a pipeline's argument.
-
-    Args:
-        spec: a model with an `ImageSpec`, an `ImageSpec`, (height, width), or
-            the side of a square.
-        resize: the resizing for the last two.
-        size: replaces that of `spec`. Default: none.
-
-    Raises:
-        ValueError: a model without an `ImageSpec`, or no size.
-    """
-    channels = None
-    if isinstance(spec, keras.Model):
-        model, spec = spec, image_spec(spec)
-        if spec is None:
-            raise ValueError(
-                f"{model.name!r} does not say what its images are; give it an "
-                "ImageSpec by keras_csp.with_image_spec. Received: a model "
-                "without one"
-            )
-        channels = model.input_shape[-1]
-    elif not isinstance(spec, ImageSpec):
-        if isinstance(spec, (tuple, list)) and len(spec) == 1:
-            (spec,) = spec
-        spec = ImageSpec(spec, resize=resize)
-    if size is not None:
-        spec = spec.replace(size=size)
-    if spec.size is None:
-        raise ValueError(
-            "The images need a size: the network takes any, and its ImageSpec "
-            "has none. Give `spec=image_spec(model).replace(size=(height, "
-            f"width))`. Received: {spec}"
-        )
-    return spec, channels

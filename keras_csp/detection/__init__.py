@@ -1,6 +1,6 @@
 """Object detection: Fig. 6's fusion tables, YOLOv3 heads, COCO's AP."""
 
-from keras_csp.detection.anchors import fit_anchors
+from keras_csp.detection.anchors import fit_anchors, refit_anchors
 from keras_csp.detection.boxes import box_ciou, box_diou, box_giou, box_iou
 from keras_csp.detection.detector import Detector
 from keras_csp.detection.evaluation import AveragePrecision
@@ -24,4 +24,5 @@ __all__ = [
     "fit_anchors",
     "get_neck",
     "node",
+    "refit_anchors",
 ]

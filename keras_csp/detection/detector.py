@@ -10,6 +10,8 @@ import keras
 
 from keras_csp import darknet
 from keras_csp._keras_internals import producer
+from keras_csp._structure import with_layers
+from keras_csp.detection.anchors import share_anchors
 from keras_csp.detection.evaluation import (
     EVALUATION,
     AveragePrecision,
@@ -346,6 +348,31 @@ class Detector(keras.Model):
         return self.inference_model(**thresholds).predict(
             as_images(x, self), batch_size, verbose, steps, callbacks
         )
+
+    def with_anchors(self, anchors):
+        """This detector with other anchors, as many at each head.
+
+        Args:
+            anchors: pairs (width, height) in pixels of the input, of which
+                the smallest go to the finest head; or a dict from the key of
+                a head, as `anchors` has it, to its pairs.
+
+        Returns:
+            A new `Detector`, uncompiled, that shares all layers, and so all
+            weights, with this one, except for the `YoloHead`s.
+
+        Raises:
+            ValueError: not as many pairs as the heads have, or not pairs of
+                positive numbers.
+        """
+        heads = self._made.heads
+        counts = {key: len(head.anchors) for key, head in heads.items()}
+        shared = share_anchors(anchors, counts)
+        new = [
+            YoloHead.from_config({**head.get_config(), "anchors": shared[key]})
+            for key, head in heads.items()
+        ]
+        return with_layers(self, list(zip(heads.values(), new)))
 
     def inference_model(self, **thresholds):
         """A `keras.Model` from images to boxes, NMS included, to export.

@@ -17,7 +17,7 @@ def draw_boxes(axes, image, boxes, classes, names, scores=None, color=None):
     """
     from matplotlib import patches
 
-    axes.imshow(image)
+    axes.imshow(_in_colour(image))
     axes.axis("off")
     # The first, which scores best, is drawn last: on top of the others.
     for index in reversed(range(len(boxes))):
@@ -45,6 +45,13 @@ def draw_boxes(axes, image, boxes, classes, names, scores=None, color=None):
             parse_math=False,
             bbox={"facecolor": shade, "pad": 0.6, "lw": 0, "alpha": 0.8},
         )
+
+
+def _in_colour(image):
+    """The first three channels; of a fourth, Matplotlib would make alpha."""
+    if image.shape[-1] == 1:
+        return np.repeat(image, 3, axis=-1)
+    return image[..., :3]
 
 
 def draw_detections(path, image, detections, names):

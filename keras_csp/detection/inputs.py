@@ -5,10 +5,10 @@ import warnings
 
 import keras
 
-from keras_csp.layers.preprocessing import to_grey
+from keras_csp._channels import check_channels, in_channels
 
 # Targets with a row for each box, and the numbers of rows that are compiled.
-_OF_BOXES = {"boxes", "labels", "crowd", "area", "original_boxes"}
+_OF_BOXES = {"boxes", "labels", "crowd", "area", "original_boxes", "ignore"}
 _ROWS = [16 * 2**power for power in range(12)]
 
 
@@ -21,7 +21,8 @@ def check_images(images, detector):
         detector: a `Detector`.
 
     Raises:
-        ValueError: not batches of images, sides that do not fit, or integers.
+        ValueError: not batches of images, sides or channels that do not fit,
+            or integers.
     """
     shape, dtype = getattr(images, "shape", None), getattr(images, "dtype", "")
     if shape is None:  # a data set, a generator
@@ -33,6 +34,8 @@ def check_images(images, detector):
             "Images must come in batches of shape (batch, height, width, "
             f"{channels}). Received: images of shape {shape}"
         )
+    if shape[-1] is not None:
+        check_channels(shape, channels)
     sides = detector.input_shape[1:3]
     stride = detector.largest_stride
     if None in sides and any(side and side % stride for side in shape[1:3]):
@@ -75,22 +78,20 @@ def as_batches(x, detector):
                 {"boxes": boxes, "labels": labels},
             )
         )
-    if _turns_grey(spec[0], detector):
-        x = x.map(lambda images, targets: (to_grey(images), targets))
+    channels = detector.input_shape[-1]
+    if spec[0].shape[-1] not in (None, channels):
+        x = x.map(
+            lambda images, targets: (in_channels(images, channels), targets)
+        )
     return x.map(_rounded) if keras.backend.backend() == "jax" else x
 
 
 def as_images(x, detector):
     """Arrays of images as the detector takes them, checked."""
     check_images(x, detector)
-    return to_grey(x) if _turns_grey(x, detector) else x
-
-
-def _turns_grey(images, detector):
-    shape = getattr(images, "shape", None)
-    return (
-        shape is not None and detector.input_shape[-1] == 1 and shape[-1] == 3
-    )
+    if getattr(x, "shape", None) is None:  # a data set, a generator
+        return x
+    return in_channels(x, detector.input_shape[-1])
 
 
 def slices(images, targets, batch_size):
@@ -115,11 +116,11 @@ def _rounded(images, targets):
     """Targets padded to the next of `_ROWS`: JAX compiles a step for each."""
     import tensorflow as tf  # which has made the data set
 
-    rows = tf.shape(targets["labels"])[1]
-    longer = tf.boolean_mask(_ROWS, tf.constant(_ROWS) >= rows)
-    missing = tf.concat([longer, [rows]], axis=0)[0] - rows
     padded = dict(targets)
     for key in padded.keys() & _OF_BOXES:
+        rows = tf.shape(targets[key])[1]
+        longer = tf.boolean_mask(_ROWS, tf.constant(_ROWS) >= rows)
+        missing = tf.concat([longer, [rows]], axis=0)[0] - rows
         rank = targets[key].shape.rank
         padded[key] = tf.pad(
             targets[key],

@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 
+from keras_csp._channels import PHOTOGRAPH_CHANNELS, to_grey
 from keras_csp._validation import check_positive
 from keras_csp.detection import Detector
 from keras_csp.export.metadata import describe
@@ -147,7 +148,8 @@ def photographs(input_shape, count=8):
     """Parts of scikit-learn's two photographs, pixels in [0, 1].
 
     Args:
-        input_shape: `(height, width, channels)`, 1 or 3 channels.
+        input_shape: `(height, width, channels)`, 1, 3 or 4 channels, of
+            which the fourth is the luminance: no photograph has one.
         count: how many. Default 8.
 
     Returns:
@@ -158,7 +160,7 @@ def photographs(input_shape, count=8):
     """
     from sklearn.datasets import load_sample_images
 
-    if len(input_shape) != 3 or input_shape[-1] not in (1, 3):
+    if len(input_shape) != 3 or input_shape[-1] not in PHOTOGRAPH_CHANNELS:
         raise ValueError(
             f"Inputs of shape {tuple(input_shape)} are not photographs. Give "
             "`samples`: real inputs to compare the file with the model on"
@@ -176,6 +178,8 @@ def photographs(input_shape, count=8):
     pixels = keras.ops.convert_to_numpy(resized)
     if channels == 1:
         pixels = pixels.mean(axis=-1, keepdims=True)
+    if channels == 4:
+        pixels = np.concatenate([pixels, to_grey(pixels)], axis=-1)
     return pixels / np.float32(255)
 
 

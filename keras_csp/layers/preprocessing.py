@@ -8,12 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_csp._structure import with_layers
 from keras_csp._validation import check_choice, check_positive
 
 RESIZINGS = ("crop", "letterbox", "stretch")
 INTERPOLATIONS = ("bilinear", "bicubic")
-# ITU-R 601, as image files of colours are read in grey.
-_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,32 +189,44 @@ def with_image_spec(model, spec=None, **changes):
     new = Preprocessing(
         spec, origin=old.origin, name=old.name, dtype=old.dtype_policy
     )
-    return _with_layer(model, old, new)
+    return with_layers(model, [(old, new)])
 
 
-def _with_layer(model, old, new):
-    """The model of the same layers, save for one of it or of models in it."""
-
-    def place(layer):
-        if layer is old:
-            return new
-        if isinstance(layer, keras.Model) and _find(layer) is old:
-            return _with_layer(layer, old, new)
-        return layer
-
-    return keras.models.clone_model(model, clone_function=place)
-
-
-def to_grey(pixels):
-    """Pixels of three channels in one: 0.299 R + 0.587 G + 0.114 B.
+def as_spec(spec, resize, size=None):
+    """(`ImageSpec` with a size, channels or None) of an argument `spec`.
 
     Args:
-        pixels: `(..., 3)`, floating, an array or a tensor.
+        spec: a model with an `ImageSpec`, an `ImageSpec`, (height, width), or
+            the side of a square.
+        resize: the resizing for the last two.
+        size: replaces that of `spec`. Default: none.
+
+    Raises:
+        ValueError: a model without an `ImageSpec`, or no size.
     """
-    return sum(
-        weight * pixels[..., index : index + 1]
-        for index, weight in enumerate(_LUMINANCE)
-    )
+    channels = None
+    if isinstance(spec, keras.Model):
+        model, spec = spec, image_spec(spec)
+        if spec is None:
+            raise ValueError(
+                f"{model.name!r} does not say what its images are; give it an "
+                "ImageSpec by keras_csp.with_image_spec. Received: a model "
+                "without one"
+            )
+        channels = model.input_shape[-1]
+    elif not isinstance(spec, ImageSpec):
+        if isinstance(spec, (tuple, list)) and len(spec) == 1:
+            (spec,) = spec
+        spec = ImageSpec(spec, resize=resize)
+    if size is not None:
+        spec = spec.replace(size=size)
+    if spec.size is None:
+        raise ValueError(
+            "The images need a size: the network takes any, and its ImageSpec "
+            "has none. Give `spec=image_spec(model).replace(size=(height, "
+            f"width))`. Received: {spec}"
+        )
+    return spec, channels
 
 
 def origin_of(model):

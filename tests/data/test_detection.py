@@ -1,5 +1,6 @@
 """Detection sets: from a COCO JSON or TFDS to batches."""
 
+import dataclasses
 import functools
 import json
 import logging
@@ -10,10 +11,16 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from keras_csp.data import DetectionAugmentation, DetectionData, load_detection
-from keras_csp.data.resizing import letterbox
+from keras_csp.data import (
+    DetectionAugmentation,
+    DetectionData,
+    ImageRecord,
+    load_detection,
+)
+from keras_csp.data.resizing import fit_image, letterbox
 from keras_csp.data.sources import tfds as module
-from keras_csp.layers import ImageSpec, Preprocessing
+from keras_csp.detection import fit_anchors
+from keras_csp.layers import ImageSpec, Preprocessing, image_spec
 
 # File, size, kind, and boxes as (x, y, w, h, category, crowd).
 IMAGES = (
@@ -113,21 +120,32 @@ def test_examples_are_the_files(json_path, tmp_path):
     }
 
 
-def test_box_sizes_are_of_the_longer_side(json_path):
+def test_box_sizes_are_in_pixels_of_the_input(json_path):
     expected = [
         [20 / 60, 30 / 60],
         [30 / 60, 50 / 60],
         *[[40 / 64, 30 / 64]] * 3,
     ]
     data = load_detection(json_path)
-    np.testing.assert_allclose(data.box_sizes(), expected, rtol=1e-6)
-    assert data.box_sizes().dtype == "float32"
-    # They are the sizes in the letterboxed square.
-    (_images, targets), *_ = numpy_of(data.evaluation(8, 64))
+    found = data.box_sizes(64)
+    np.testing.assert_allclose(found, 64 * np.array(expected), rtol=1e-6)
+    assert found.dtype == "float32"
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "stretch", "crop"])
+@pytest.mark.parametrize("size", [(64, 96), (128, 64)])
+def test_box_sizes_are_those_of_the_batches(json_path, resize, size):
+    data, spec = load_detection(json_path), ImageSpec(size, resize=resize)
+    (_images, targets), *_ = numpy_of(data.evaluation(8, spec))
     boxes = targets["boxes"][(targets["labels"] >= 0) & ~targets["crowd"]]
     np.testing.assert_allclose(
-        boxes[:, 2:] - boxes[:, :2], 64 * data.box_sizes(), rtol=1e-5
+        boxes[:, 2:] - boxes[:, :2], data.box_sizes(spec), rtol=1e-5
     )
+    anchors = fit_anchors(data, 3, spec)
+    assert anchors == fit_anchors(data, 3, spec.replace(size=32), size)
+    # Three shapes there are, three anchors.
+    shapes = np.unique(data.box_sizes(spec), axis=0)
+    np.testing.assert_allclose(np.unique(anchors, axis=0), shapes, atol=0.06)
 
 
 def test_training_batches(json_path):
@@ -142,12 +160,16 @@ def test_training_batches(json_path):
     for images, targets in batches:
         assert images.dtype == targets["boxes"].dtype == "float32"
         assert targets["labels"].dtype == "int32"
-        assert set(targets) == {"boxes", "labels"}
+        assert set(targets) == {"boxes", "labels", "ignore"}
         counts = (targets["labels"] >= 0).sum(1)
         assert targets["labels"].shape[1] == max(1, counts.max())
         assert targets["boxes"].shape == (*targets["labels"].shape, 4)
-        for image, boxes, labels, count in zip(
-            images, targets["boxes"], targets["labels"], counts
+        for image, boxes, labels, ignore, count in zip(
+            images,
+            targets["boxes"],
+            targets["labels"],
+            targets["ignore"],
+            counts,
         ):
             (number,) = (
                 i for i in range(5) if np.array_equal(image, expected[i])
@@ -162,6 +184,10 @@ def test_training_batches(json_path):
             np.testing.assert_array_equal(
                 boxes[:count], view.boxes(originals[number]["boxes"][kept])
             )
+            crowds = view.boxes(originals[number]["boxes"][~kept])
+            assert ignore.dtype == "float32" and len(ignore) >= 1
+            np.testing.assert_array_equal(ignore[: len(crowds)], crowds)
+            assert not ignore[len(crowds) :].any()
     assert sorted(seen) == list(range(5))
 
 
@@ -219,6 +245,9 @@ def test_an_image_without_objects_has_one_padded_box(json_path):
         assert targets["labels"].tolist() == [[-1]] * 5
         assert targets["boxes"].shape == (5, 1, 4)
         assert not targets["boxes"].any()
+        if "ignore" in targets:
+            assert targets["ignore"].shape == (5, 1, 4)
+            assert not targets["ignore"].any()
 
 
 def test_several_sizes(json_path):
@@ -258,6 +287,54 @@ def test_images_need_not_be_square(json_path):
     np.testing.assert_allclose(
         one[1]["boxes"][0], original["boxes"] * scale, rtol=1e-5
     )
+
+
+RESIZED = {
+    "letterbox": (lambda image, window: min(window / image), 0.5),
+    "stretch": (lambda image, window: window / image, 0.0),
+    "crop": (lambda image, window: max(window / image), 0.5),
+}
+
+
+@pytest.mark.parametrize("resize", RESIZED)
+@pytest.mark.parametrize("size", [(128, 64), (32, 160)], ids=["tall", "wide"])
+def test_boxes_land_where_numpy_puts_them(tmp_path, rng, resize, size):
+    """A white rectangle on black, in the pixels and in the targets."""
+    records = []
+    for number, (width, height) in enumerate([(80, 60), (30, 100)]):
+        picture = np.zeros((height, width, 3), "uint8")
+        box = width // 3, height // 3, width // 3 + 12, height // 3 + 20
+        picture[box[1] : box[3], box[0] : box[2]] = 255
+        PIL.Image.fromarray(picture).save(tmp_path / f"{number}.png")
+        records.append(ImageRecord(f"{number}.png", [box], [0]))
+    data = DetectionData.from_records(records, ["white"], tmp_path)
+    spec = ImageSpec(size, resize=resize)
+    quiet = DetectionAugmentation.none()
+    expected = []
+    for record in data._records:
+        image = np.array([record.width, record.height])
+        window = np.array(size[::-1])
+        rule, part = RESIZED[resize]
+        scale = np.broadcast_to(rule(image, window), 2)
+        bars = np.trunc((window - image * scale) * part)
+        expected.append(record.boxes[0] * np.tile(scale, 2) + np.tile(bars, 2))
+    limits = np.tile(size[::-1], 2)
+    for dataset, cut in (
+        (data.evaluation(2, spec), False),
+        (data.training(2, spec, quiet, sizes=(size,)), True),
+    ):
+        ((images, targets),) = numpy_of(dataset)
+        assert images.shape == (2, *size, 3)
+        for image, (box,) in zip(images, targets["boxes"], strict=True):
+            if not box.any():  # of a crop that shows less than a fifth
+                continue
+            candidates = np.clip(expected, 0, limits) if cut else expected
+            wanted = min(candidates, key=lambda e: np.abs(e - box).max())
+            np.testing.assert_allclose(box, wanted, atol=1e-3)
+            inside = np.clip(wanted, 0, limits)
+            rows, columns, _ = np.nonzero(image > 0.6)
+            seen = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+            np.testing.assert_allclose(inside, seen, atol=1.5)
 
 
 def test_a_model_says_what_its_images_are(json_path):
@@ -615,3 +692,146 @@ def test_tfds_errors(shared_data, arguments, message):
     with pytest.raises(ValueError, match=message) as caught:
         load(*arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def four(tmp_path, rng):
+    """Three RGBA files whose fourth channel is data, and one in RGB."""
+    records = []
+    for number, channels in enumerate((4, 4, 3, 4)):
+        pixels = rng.integers(0, 256, (40, 60, channels), "uint8")
+        PIL.Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        records.append(ImageRecord(f"{number}.png", [(5, 5, 30, 35)], [0]))
+    return records, tmp_path
+
+
+def network(channels):
+    image = keras.Input((32, 64, channels))
+    spec = ImageSpec(resize="stretch", mean=[0.5] * channels)
+    return keras.Model(image, Preprocessing(spec)(image))
+
+
+def test_a_model_of_four_channels_gets_files_that_have_four(four, caplog):
+    records, folder = four
+    data = DetectionData.from_records(records, ["it"], folder)
+    model = network(4)
+    for augmentation in (
+        DetectionAugmentation.none(),
+        DetectionAugmentation(jitter=0, flip=0, mosaic=0.5),
+    ):
+        ((images, _),) = numpy_of(data.training(4, model, augmentation))
+        assert images.shape == (3, 32, 64, 4)
+    ((images, targets),) = numpy_of(data.evaluation(4, model))
+    assert targets["image_id"].tolist() == [0, 1, 3]
+    for image, number in zip(images, (0, 1, 3)):
+        pixels = np.asarray(PIL.Image.open(folder / f"{number}.png"))
+        expected = fit_image(pixels, image_spec(model))[0]
+        np.testing.assert_array_equal(image, expected)
+    (record,) = caplog.records
+    assert "2.png is skipped: it has no fourth channel, but 3" in record.message
+    # A model of colours takes them all, as before.
+    ((images, _),) = numpy_of(data.evaluation(4, network(3)))
+    assert images.shape == (4, 32, 64, 3)
+
+
+def test_channels_may_be_said_where_the_data_are_read(four, json_path):
+    records, folder = four
+    kept = [record for record in records if record.file_name != "2.png"]
+    for channels, others in ((1, (3, 4)), (4, (1, 3))):
+        data = DetectionData.from_records(
+            kept, ["it"], folder, channels=channels
+        )
+        assert data.channels == channels
+        (images, _), *_ = numpy_of(data.training(3, 32))
+        assert images.shape == (3, 32, 32, channels)
+        for wanted in others:
+            (images, _), *_ = numpy_of(data.evaluation(3, network(wanted)))
+            assert images.shape == (3, 32, 64, wanted)
+    assert load_detection(json_path, channels=1).channels == 1
+    with pytest.raises(ValueError, match="channels=2"):
+        load_detection(json_path, channels=2)
+
+
+def test_no_file_of_four_channels_is_an_error(four):
+    records, folder = four
+    data = DetectionData.from_records(records[2:3], ["it"], folder)
+    for batches in (data.training, data.evaluation):
+        with pytest.raises(ValueError, match=r"4 channels; .*2\.png"):
+            batches(2, network(4))
+    with pytest.raises(ValueError, match="of 5 channels"):
+        data.evaluation(2, network(5))
+
+
+def crowded(tmp_path, rng, number=4):
+    """Images of noise, each with a white object and a black crowd."""
+    records = []
+    for index in range(number):
+        picture = np.full((60, 90, 3), 128, "uint8")
+        x, y = rng.integers(2, 12, 2)
+        boxes = (x, y, x + 25, y + 30), (x + 40, y + 5, x + 75, y + 45)
+        for (x1, y1, x2, y2), shade in zip(boxes, (255, 0)):
+            picture[y1:y2, x1:x2] = shade
+        PIL.Image.fromarray(picture).save(tmp_path / f"{index}.png")
+        crowd = [False, True]
+        records.append(ImageRecord(f"{index}.png", boxes, [0, 0], crowd))
+    return DetectionData.from_records(records, ["it"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"jitter": 0.3, "flip": 0.5, "vertical_flip": 0.5, "rotate90": True},
+        {"mosaic": 1.0, "flip": 0.5, "rotate90": True},
+    ],
+    ids=["single", "mosaic"],
+)
+def test_regions_to_ignore_follow_their_pixels(tmp_path, rng, change):
+    """What is black lies in them, and nothing else is much of them."""
+    augmentation = DetectionAugmentation(
+        hue=0, saturation=1, brightness=1, **change
+    )
+    data = crowded(tmp_path, rng)
+    dataset = data.training(4, 96, augmentation).repeat(4)
+    regions = 0
+    for images, targets in numpy_of(dataset):
+        for image, ignore, boxes in zip(
+            images, targets["ignore"], targets["boxes"]
+        ):
+            for shade, places in ((0.1, ignore), (0.9, boxes)):
+                inside = np.zeros((96, 96), bool)
+                for x1, y1, x2, y2 in places.round().astype(int):
+                    inside[y1:y2, x1:x2] = True
+                grey = image[..., 0]
+                seen = grey < shade if shade < 0.5 else grey > shade
+                assert (seen & inside).sum() >= 0.85 * inside.sum()
+                if shade < 0.5:  # not even a small part of a crowd is lost
+                    outside = seen & ~inside
+                    assert outside[1:-1, 1:-1].sum() <= 0.05 * seen.sum() + 8
+            regions += ignore.any(-1).sum()
+    assert regions >= 10
+
+
+def test_objects_are_the_same_with_and_without_regions(tmp_path, rng):
+    """To the bit: no draw depends on the regions."""
+    data = crowded(tmp_path, rng)
+    records = [
+        dataclasses.replace(
+            record,
+            boxes=record.boxes[:1],
+            labels=record.labels[:1],
+            crowd=None,
+            area=None,
+        )
+        for record in data._records
+    ]
+    plain = DetectionData.from_records(records, ["it"], tmp_path)
+    augmentation = DetectionAugmentation(mosaic=0.5)
+    both = [
+        numpy_of(each.training(4, 64, augmentation, seed=3))
+        for each in (data, plain)
+    ]
+    assert any(targets["ignore"].any() for _, targets in both[0])
+    for batches in both:
+        for _images, targets in batches:
+            targets.pop("ignore")
+    assert same(*both)

@@ -303,8 +303,13 @@ def test_boxes_that_are_hardly_left_are_dropped():
             [90.0, 10, 110, 64],  # beyond the window's width of 96
         ]
     )
-    cut, kept = _visible(boxes, tf.constant([64, 96]))
+    window, ignored = tf.constant([64, 96]), tf.fill(8, False)
+    cut, kept = _visible(boxes, window, ignored)
     assert kept.numpy().tolist() == [1, 0, 1, 1, 0, 0, 0, 1]
+    # Of a region to be ignored every part counts.
+    same, kept = _visible(boxes, window, ~ignored)
+    assert kept.numpy().tolist() == [1, 1, 1, 1, 1, 1, 0, 1]
+    np.testing.assert_array_equal(same, cut)
     assert cut.numpy()[[0, 2, 7]].tolist() == [
         [0, 0, 20, 10],
         [0, 0, 9, 9],

@@ -1,13 +1,11 @@
 """Images in a network's size against Pillow, OpenCV and arithmetic."""
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-import keras_csp
 from keras_csp.data import centre_crop, fit_image, letterbox
-from keras_csp.data.resizing import as_spec, in_channels
+from keras_csp.data.resizing import placed
 from keras_csp.layers import ImageSpec
 
 PILLOW = {
@@ -163,31 +161,11 @@ def test_a_letterbox_need_not_be_square(rng):
     assert bars.sum() in (26, 27) and not bars[30:50].any()
 
 
-def test_grey_is_luminance(rng):
-    """As Pillow makes it of a colour image."""
-    image = rng.integers(0, 256, (9, 7, 3), "uint8")
-    pixels = in_channels(image.astype("float32") / 255, 1)
-    expected = np.asarray(Image.fromarray(image).convert("L"))[..., None]
-    np.testing.assert_allclose(np.asarray(pixels) * 255, expected, atol=0.51)
-    again = np.asarray(in_channels(np.float32(pixels), 3))
-    assert again.shape == (9, 7, 3) and not np.ptp(again, axis=-1).any()
-    with pytest.raises(ValueError, match=r"3 channels cannot be given to .* 4"):
-        in_channels(again, 4)
-
-
-def test_what_says_the_size():
-    image = keras.Input((32, 48, 1))
-    x = keras_csp.layers.Preprocessing(ImageSpec(resize="stretch"))(image)
-    model = keras.Model(image, x)
-    spec, channels = as_spec(model, "crop")
-    assert (spec.size, spec.resize, channels) == ((32, 48), "stretch", 1)
-    assert as_spec(64, "crop")[0] == ImageSpec((64, 64), resize="crop")
-    assert as_spec((64,), "crop")[0].size == (64, 64)
-    assert as_spec((32, 64), "letterbox")[0].size == (32, 64)
-    assert as_spec(ImageSpec(8), "crop", size=(4, 2))[0].size == (4, 2)
-    with pytest.raises(ValueError, match="does not say what its images are"):
-        as_spec(keras.Model(image, keras.layers.Flatten()(image)), "crop")
-    opened = keras.Input((None, None, 3))
-    x = keras_csp.layers.Preprocessing(ImageSpec())(opened)
-    with pytest.raises(ValueError, match="need a size: the network takes any"):
-        as_spec(keras.Model(opened, x), "crop")
+@pytest.mark.parametrize("resize", ["crop", "letterbox", "stretch"])
+def test_views_of_several_images_at_once_are_those_of_each(resize):
+    sizes, window = [(30, 40), (40, 30), (7, 90)], (64, 96)
+    together = placed(sizes, window, resize, 0.875)
+    for number, size in enumerate(sizes):
+        alone = placed(size, window, resize, 0.875)
+        np.testing.assert_array_equal(together.scale[number], alone.scale)
+        np.testing.assert_array_equal(together.offset[number], alone.offset)

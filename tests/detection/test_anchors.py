@@ -36,7 +36,7 @@ def mean_best_iou(boxes, anchors):
 def test_clusters_far_apart_are_found(seed, rng):
     centres = [(0.05, 0.04), (0.1, 0.5), (0.3, 0.3), (0.9, 0.2)]
     boxes = clusters(rng, centres)
-    anchors = fit_anchors(boxes, 4, image_size=100, seed=seed)
+    anchors = fit_anchors(boxes, 4, spec=100, seed=seed)
     by_area = sorted(centres, key=np.prod)
     np.testing.assert_allclose(anchors, np.array(by_area) * 100, rtol=0.03)
     assert all(isinstance(side, float) for pair in anchors for side in pair)
@@ -44,7 +44,7 @@ def test_clusters_far_apart_are_found(seed, rng):
 
 def test_an_anchor_is_the_median_of_its_boxes():
     boxes = [(0.1, 0.1), (0.12, 0.1), (0.13, 0.11), (0.8, 0.9)]
-    anchors = fit_anchors(boxes, 2, image_size=1000)
+    anchors = fit_anchors(boxes, 2, spec=1000)
     assert anchors == ((120.0, 100.0), (800.0, 900.0))
 
 
@@ -52,6 +52,57 @@ def test_as_many_anchors_as_shapes():
     boxes = [(0.2, 0.1), (0.1, 0.1), (0.2, 0.1), (0.3, 0.5)]
     anchors = fit_anchors(boxes, 3)
     assert anchors == ((41.6, 41.6), (83.2, 41.6), (124.8, 208.0))
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(0.1, 0.2)],
+        [(1, 1)],
+        [(0.0001, 0.0001)],  # less than a tenth of a pixel
+        [(0.5, 0.02), (0.02, 0.5), (0.02, 0.5001)],  # two of them are alike
+        [(0.01 * n, 0.3) for n in range(1, 9)],
+    ],
+)
+@pytest.mark.parametrize("count", [1, 6, 9, 40])
+def test_too_few_shapes_are_completed(shapes, count, caplog):
+    spec = (96, 192)
+    anchors = fit_anchors(5 * shapes, count, spec=spec)
+    assert len(set(anchors)) == count == len(anchors)
+    areas = np.prod(anchors, axis=1)
+    assert (np.diff(areas) >= 0).all() and areas.min() > 0
+    assert (np.array(anchors) <= (192, 96)).all()
+    pixels = np.maximum(np.multiply(shapes, (192, 96)).round(1), 0.1)
+    distinct = len(np.unique(pixels, axis=0))
+    assert len(caplog.records) == (count > distinct)
+    if count < distinct:
+        return
+    # The true shapes are among them, and the others have their proportions.
+    assert {tuple(shape) for shape in pixels.tolist()} <= set(anchors)
+    if count > distinct:
+        message = f"{distinct} distinct shapes for {count} anchors; the other "
+        assert message + str(count - distinct) in caplog.text
+        assert caplog.records[0].name == "keras_csp"
+        assert anchors == fit_anchors(shapes, count, spec=spec, seed=7)
+
+
+def test_copies_are_on_both_sides_of_the_shape_where_there_is_room():
+    """So that the finest and the coarsest heads have anchors of their own."""
+    shape = (20.0, 20.0)
+    places = {
+        size: fit_anchors([(20 / size, 20 / size)], 9, spec=size).index(shape)
+        for size in (20, 96, 416)
+    }
+    # In the middle; last where nothing larger fits into the input.
+    assert places == {20: 8, 96: 4, 416: 4}
+
+
+def test_boxes_alike_but_for_rounding():
+    boxes = 0.1 + 1e-9 * np.random.default_rng(0).random((50, 2))
+    assert len(set(fit_anchors(boxes, 9))) == 9
+    near = np.nextafter(0.1, 1) - 0.1
+    boxes = [(0.1, 0.1 + near * n) for n in range(20)]
+    assert len(set(fit_anchors(boxes, 9, spec=int(1e6)))) == 9
 
 
 def test_the_seed_decides(rng):
@@ -78,11 +129,14 @@ def test_more_iterations_match_better(rng):
 
 def test_a_data_set_is_asked_for_its_boxes(rng):
     class DataSet:
-        def box_sizes(self):
-            return sizes
+        def box_sizes(self, spec):
+            assert (spec.size, spec.resize) == ((100, 200), "letterbox")
+            return sizes * (200, 100)
 
-    sizes = clusters(rng, [(0.1, 0.2), (0.4, 0.5)]).astype("float32")
-    assert fit_anchors(DataSet(), 2) == fit_anchors(sizes, 2)
+    sizes = clusters(rng, [(0.1, 0.2), (0.4, 0.5)])
+    anchors = fit_anchors(DataSet(), 2, spec=(100, 200))
+    assert anchors == fit_anchors(sizes, 2, spec=(100, 200))
+    np.testing.assert_allclose(anchors, [(20, 20), (80, 50)], rtol=0.03)
 
 
 @pytest.mark.parametrize("count", [3, 6, 9])
@@ -112,8 +166,7 @@ def test_shape_iou(rng):
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        ([(0.1, 0.1), (0.1, 0.1)], "2 anchors need as many.*Received: 1"),
-        (np.zeros((0, 2)), "2 anchors need as many.*Received: 0"),
+        (np.zeros((0, 2)), "at least one box. Received: none"),
         ([0.1, 0.2], r"shape \(boxes, 2\). Received: shape \(2,\)"),
         (np.ones((3, 4)), r"Received: shape \(3, 4\)"),
         (
@@ -134,8 +187,10 @@ def test_wrong_numbers():
     boxes = [(0.1, 0.1), (0.2, 0.2)]
     with pytest.raises(ValueError, match="anchors=0"):
         fit_anchors(boxes, 0)
-    with pytest.raises(ValueError, match=r"image_size=0.5"):
-        fit_anchors(boxes, 2, image_size=0.5)
+    with pytest.raises(ValueError, match=r"size=0.5"):
+        fit_anchors(boxes, 2, spec=0.5)
+    with pytest.raises(ValueError, match=r"9999 anchors, width.*\[4.0, 2.0\]"):
+        fit_anchors(boxes, 9999, spec=(2, 4))
 
 
 def test_the_published_anchors():

@@ -11,9 +11,9 @@ from safetensors.numpy import save_file
 from support import GOLDEN, TESTS, randomize, run_python, tiny_backbone
 
 import keras_csp
-from keras_csp.detection import Detector, YoloLoss
+from keras_csp.detection import Detector, YoloLoss, refit_anchors
 from keras_csp.export import tflite, to_onnx, to_tflite
-from keras_csp.layers import YoloHead
+from keras_csp.layers import Preprocessing, YoloHead
 
 SIZE = 64
 ANCHORS = ((8, 8), (10, 16), (16, 10), (20, 20), (24, 40), (50, 50))
@@ -52,6 +52,109 @@ def many_boxes(detector):
 @pytest.fixture(scope="module")
 def detector():
     return many_boxes(small())
+
+
+OTHER_ANCHORS = ((9, 8), (12, 12), (7, 6), (30, 31), (25, 44), (60, 50))
+
+
+def test_other_anchors_on_the_same_layers(detector, rng):
+    x = rng.random((2, SIZE, SIZE, 3), dtype="float32")
+    new = detector.with_anchors(OTHER_ANCHORS)
+    assert type(new) is Detector and new.name == detector.name
+    assert keras_csp.image_spec(new) == keras_csp.image_spec(detector)
+    for ours, theirs in zip(new.weights, detector.weights, strict=True):
+        assert ours is theirs
+    # The smallest at the finest level.
+    assert {level: set(a) for level, a in new.anchors.items()} == {
+        "P4": {(7, 6), (9, 8), (12, 12)},
+        "P5": {(30, 31), (25, 44), (60, 50)},
+    }
+    assert detector.anchors["P4"][0] == (8, 8)  # left as it was
+    # The same numbers, another meaning of the sizes alone.
+    maps, before = new(x), detector(x)
+    for head, old in zip(new.heads, detector.heads, strict=True):
+        level = head.level
+        np.testing.assert_array_equal(maps[level], before[level])
+        found = np.asarray(head.decode_boxes(maps[level]))
+        expected = np.asarray(old.decode_boxes(before[level]))
+        found, expected = (
+            np.reshape(boxes, (-1, len(head.anchors), 4))
+            for boxes in (found, expected)
+        )
+        centres = found[..., :2] + found[..., 2:]
+        np.testing.assert_allclose(
+            centres, expected[..., :2] + expected[..., 2:], atol=1e-3
+        )
+        sides = (boxes[..., 2:] - boxes[..., :2] for boxes in (found, expected))
+        ratio = np.divide(*sides)
+        wanted = np.divide(head.anchors, old.anchors)
+        np.testing.assert_allclose(
+            ratio, np.broadcast_to(wanted, ratio.shape), rtol=1e-3
+        )
+    same = detector.with_anchors(detector.anchors)
+    for key, value in detector.predict(x, verbose=0).items():
+        np.testing.assert_array_equal(same.predict(x, verbose=0)[key], value)
+
+
+def published():
+    """Two heads of one level, of different numbers and kinds."""
+    image = keras.Input((64, 96, 3))
+    x = Preprocessing(keras_csp.ImageSpec(resize="stretch"))(image)
+    maps = {
+        stride: keras.layers.Conv2D(8, 3, stride, "same")(x)
+        for stride in (16, 32)
+    }
+    # As some of Darknet's cfg files, new_coords among them.
+    kinds = (("P5", 32, 1, {}), ("P5_2", 32, 2, {"new_coords": True}))
+    kinds += (("P4", 16, 3, {"scale_x_y": 1.2, "nms": "diou"}),)
+    outputs = {}
+    for key, stride, count, options in kinds:
+        anchors = [(10 + n, 20) for n in range(count)]
+        y = keras.layers.Conv2D(7 * count, 1)(maps[stride])
+        head = YoloHead(anchors, 2, stride, score_threshold=0.1, **options)
+        outputs[key] = head(y)
+    return Detector(image, outputs)
+
+
+def test_anchors_refitted_to_data(tmp_path, rng):
+    """As many at each head; stretched, as the detector has it."""
+    detector = published()
+
+    class Boxes:
+        def box_sizes(self, spec):
+            assert (spec.size, spec.resize) == ((64, 96), "stretch")
+            return sizes
+
+    sizes = np.array([[n, n] for n in (5, 7, 10, 14, 20, 28)], "float32")
+    new = refit_anchors(detector, Boxes())
+    assert new.anchors == {
+        "P4": ((5, 5), (7, 7), (10, 10)),
+        "P5": ((14, 14),),
+        "P5_2": ((20, 20), (28, 28)),
+    }
+    for ours, old in zip(new.heads, detector.heads, strict=True):
+        config = {**old.get_config(), "anchors": ours.get_config()["anchors"]}
+        assert ours.get_config() == config
+    new.save(tmp_path / "new.keras")
+    again = keras.saving.load_model(tmp_path / "new.keras")
+    assert again.anchors == new.anchors
+    opened = Detector("CSPPeleeNet", classes=1, input_shape=(None, None, 3))
+    with pytest.raises(ValueError, match="need a size"):
+        refit_anchors(opened, Boxes())
+
+
+@pytest.mark.parametrize(
+    ("anchors", "message"),
+    [
+        (ANCHORS[:5], r"must be 6, .*{'P4': 3, 'P5': 3}. Received: 5"),
+        ({"P4": ANCHORS[:3]}, r"Received: {'P4': 3}"),
+        ({"P4": ANCHORS[:2], "P5": ANCHORS[:4]}, r"Received: {'P4': 2"),
+        ([(1, 0)] * 6, r"Received: \(1, 0\)"),
+    ],
+)
+def test_anchors_that_do_not_fit_the_heads(anchors, message, detector):
+    with pytest.raises(ValueError, match=message):
+        detector.with_anchors(anchors)
 
 
 def test_maps_have_n_times_5_plus_classes_channels():

@@ -332,7 +332,7 @@ def test_ten_photographs_are_learned_by_heart(shared_data):
         "efm",
         classes=len(data.class_names),
         input_shape=(size, size, 3),
-        anchors=detection.fit_anchors(data, 9, size, seed),
+        anchors=detection.fit_anchors(data, 9, size, seed=seed),
     )
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps, warmup_target=2e-3, warmup_steps=steps // 10

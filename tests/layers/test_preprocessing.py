@@ -9,10 +9,10 @@ import keras_csp
 from keras_csp.layers.preprocessing import (
     ImageSpec,
     Preprocessing,
+    as_spec,
     image_spec,
     origin_of,
     put_origin,
-    to_grey,
     with_image_spec,
 )
 
@@ -224,15 +224,6 @@ def test_numpy_values_are_stored_as_plain_ones():
     assert ImageSpec(size=(np.int64(3), np.int32(4))).size == (3, 4)
 
 
-def test_grey_is_that_of_pillow(rng):
-    from PIL import Image
-
-    pixels = rng.integers(0, 256, (9, 7, 3), dtype="uint8")
-    expected = np.asarray(Image.fromarray(pixels).convert("L"), "float64")
-    found = to_grey(pixels.astype("float64"))[..., 0]
-    assert np.abs(found - expected).max() <= 1
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -268,3 +259,21 @@ def test_statistics_must_fit_the_channels():
 def test_only_functional_models_get_a_spec(model):
     with pytest.raises(ValueError, match="`model` must be a functional"):
         keras_csp.with_image_spec(model, ImageSpec())
+
+
+def test_what_says_the_size():
+    image = keras.Input((32, 48, 1))
+    x = Preprocessing(ImageSpec(resize="stretch"))(image)
+    model = keras.Model(image, x)
+    spec, channels = as_spec(model, "crop")
+    assert (spec.size, spec.resize, channels) == ((32, 48), "stretch", 1)
+    assert as_spec(64, "crop")[0] == ImageSpec((64, 64), resize="crop")
+    assert as_spec((64,), "crop")[0].size == (64, 64)
+    assert as_spec((32, 64), "letterbox")[0].size == (32, 64)
+    assert as_spec(ImageSpec(8), "crop", size=(4, 2))[0].size == (4, 2)
+    with pytest.raises(ValueError, match="does not say what its images are"):
+        as_spec(keras.Model(image, keras.layers.Flatten()(image)), "crop")
+    opened = keras.Input((None, None, 3))
+    x = Preprocessing(ImageSpec())(opened)
+    with pytest.raises(ValueError, match="need a size: the network takes any"):
+        as_spec(keras.Model(opened, x), "crop")

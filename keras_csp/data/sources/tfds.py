@@ -5,6 +5,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from keras_csp._channels import PHOTOGRAPH_CHANNELS
 from keras_csp.data.reading import error_summary
 from keras_csp.data.sources import records as annotations
 from keras_csp.data.sources.folder import TEST_SPLITS
@@ -90,12 +91,17 @@ def read_labels(name, validation_split, data_dir):
 
     return (
         tuple(features["label"].names),
-        1 if features["image"].shape[-1] == 1 else 3,
+        _channels(features["image"].shape[-1]),
         [
             (elements(split), builder.info.splits[split].num_examples)
             for split in _both_splits(name, builder, validation_split)
         ],
     )
+
+
+def _channels(own):
+    """In which the images of a set are read: its own, where it says so."""
+    return own if own in PHOTOGRAPH_CHANNELS else 3
 
 
 def _both_splits(name, builder, validation_split):
