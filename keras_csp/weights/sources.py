@@ -66,11 +66,14 @@ class TimmSource(Source):
         source: None for the hub repository of the record, or the path of a
             .safetensors file, of a folder that holds a model.safetensors, or
             another "organisation/name", with or without "@revision".
+        prefix: of the network's keys in the file, e.g. "model."; default
+            `None`: found.
     """
 
-    def __init__(self, record, source=None):
+    def __init__(self, record, source=None, prefix=None):
         super().__init__()
         self.record = record
+        self.prefix = _with_dot(prefix)
         self.source = None if source is None else os.fspath(source)
         self._config = None
         if source is not None:
@@ -97,12 +100,26 @@ class TimmSource(Source):
         spec = published_image_spec(network)
         if self._config is not None:
             return spec.replace(**timm_config.read(self._config))
-        if timm.classes_of(self.path, self.record) == PUBLISHED_CLASSES:
+        if self.classes() == PUBLISHED_CLASSES:
             return spec.replace(class_names=imagenet_classes().values())
         return spec
 
+    def classes(self):
+        """The number of classes in the file, None without a classifier."""
+        return timm.classes_of(self.path, self.record, self.prefix)
+
     def load(self, model):
-        return timm.load(model, self.path, self.record)
+        return timm.load(model, self.path, self.record, self.prefix)
+
+
+def _with_dot(prefix):
+    """A prefix as it stands in keys, which have dots between their parts."""
+    if not (prefix is None or isinstance(prefix, str)):
+        raise ValueError(
+            "`prefix` must be None or what stands before the keys of the "
+            f'network, e.g. "model.". Received: prefix={prefix!r}'
+        )
+    return f"{prefix}." if prefix and not prefix.endswith(".") else prefix
 
 
 def _download_config(hub_id, revision):
@@ -357,7 +374,7 @@ def _refuse_pickles(path):
         )
 
 
-def load_timm(name, source=None, **options):
+def load_timm(name, source=None, prefix=None, **options):
     """A network of timm's with its trained weights and logits out.
 
     Args:
@@ -367,6 +384,10 @@ def load_timm(name, source=None, **options):
             .safetensors file that timm saved, of a folder that holds a
             model.safetensors, or a hub id "organisation/name", with or
             without "@revision".
+        prefix: what stands before the network's keys in the file, e.g.
+            "model.". Default `None`: it is found, whatever it is; a file with
+            the network under two prefixes, as of "model." and "ema_model.",
+            needs it.
         options: of the factory, e.g. `include_top=False` or `input_shape`.
             The default of `classes` is the file's number of them, that of
             `classifier_activation` is None: logits, as timm gives them.
@@ -375,13 +396,13 @@ def load_timm(name, source=None, **options):
         A `keras.Model`.
 
     Raises:
-        ValueError: unknown name, or a file of another network; both are
-            named.
+        ValueError: unknown name; a file of another network, both are named;
+            or the network under several prefixes, which are named.
         DownloadError: the hub did not deliver; nothing is left in its cache.
     """
     record = find_record(name)
-    weights = TimmSource(record, source)
+    weights = TimmSource(record, source, prefix)
     weights.fetch()
     options.setdefault("classifier_activation", None)
-    options.setdefault("classes", timm.classes_of(weights.path, record) or 1000)
+    options.setdefault("classes", weights.classes() or PUBLISHED_CLASSES)
     return get_factory(record.network)(weights=weights, **options)
