@@ -104,16 +104,6 @@ def test_records_are_complete():
         assert len(record.mean) == len(record.std) == 3
 
 
-def test_list_weights_prints_every_record(capsys):
-    records = keras_csp.list_weights()
-    printed = capsys.readouterr().out
-    for record in records:
-        assert record.hub_id in printed
-        assert record.licence in printed
-    keras_csp.list_weights(show=False)
-    assert not capsys.readouterr().out
-
-
 def load(path, **options):
     options = {"input_shape": (64, 64, 3), **options}
     return keras_csp.weights.load_timm(SMALLEST, path, **options)
