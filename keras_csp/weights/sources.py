@@ -22,16 +22,15 @@ from keras_csp.weights.catalog import (
 from keras_csp.weights.imagenet import darknet_classes, imagenet_classes
 
 PUBLISHED_CLASSES = 1000
-TIMM_FILE = "model.safetensors"
 _LOGGER = logging.getLogger("keras_csp")
-_KERAS_FILES = (".weights.h5", ".keras")
 # In names of files that have the shapes of a leaky network, but not its
 # activations.
 _OTHER_ACTIVATIONS = ("omega", "mish", "swish")
 _PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".tar")
 _KINDS = (
-    'None, "imagenet", or the path of a .weights.h5 or .keras file, of a '
-    ".safetensors file of timm's, or of a Darknet .weights file"
+    'None, "imagenet", "hf://user/name", or the path of a .weights.h5 or '
+    ".keras file, of a .safetensors file of timm's, or of a Darknet .weights "
+    "file"
 )
 
 
@@ -84,12 +83,12 @@ class TimmSource(Source):
             return
         if self.source is None:
             hub_id, revision = self.record.hub_id, self.record.revision
-            self.path = hub.download(hub_id, TIMM_FILE, revision)
+            self.path = hub.download(hub_id, hub.TIMM_FILE, revision)
         elif local := _local_safetensors(self.source):
             self.path, self._config = local, timm_config.beside(local)
         else:
             hub_id, revision = _hub_id(self.source)
-            self.path = hub.download(hub_id, TIMM_FILE, revision)
+            self.path = hub.download(hub_id, hub.TIMM_FILE, revision)
             self._config = _download_config(hub_id, revision)
 
     def image_spec(self, network):
@@ -139,7 +138,7 @@ def _download_config(hub_id, revision):
 def _local_safetensors(source):
     """The path of the file that `source` is or, as a folder, has."""
     if os.path.isdir(source):
-        source = os.path.join(source, TIMM_FILE)
+        source = os.path.join(source, hub.TIMM_FILE)
     return source if os.path.isfile(source) else None
 
 
@@ -165,15 +164,35 @@ class _KerasSource(Source):
         return []
 
 
-class _KerasHubSource(_KerasSource):
-    """A repository that `model.save("hf://user/name")` made."""
+class _HubSource(Source):
+    """A repository, which Keras' `model.save("hf://user/name")` or timm made.
 
-    def __init__(self, hub_id):
+    Args:
+        network: the `NetworkSpec` that is built.
+        address: "hf://user/name", as of `hub.find_weights`.
+    """
+
+    _SUFFIXES = (*hub.KERAS_WEIGHTS, ".safetensors")
+
+    def __init__(self, network, address):
         super().__init__()
-        self.hub_id = hub_id
+        hub.parse_address(address, self._SUFFIXES)
+        self.network, self.address = network, address
+        self._source = None
 
     def fetch(self):
-        self.path = hub.download(self.hub_id, "model.weights.h5")
+        self.path = hub.find_weights(self.address, self._SUFFIXES)
+        if self.path.endswith(".safetensors"):
+            self._source = _timm_file(self.network, self.path)
+        else:
+            self._source = _KerasSource(self.path)
+        self._source.fetch()
+
+    def image_spec(self, network):
+        return self._source.image_spec(network)
+
+    def load(self, model):
+        return self._source.load(model)
 
 
 class _DarknetSource(Source):
@@ -217,9 +236,9 @@ def choose(network, weights):
     if weights == "imagenet":
         return _imagenet(network)
     _refuse_pickles(weights)
-    if re.fullmatch(r"hf://[^/]+/[^/]+", weights):
-        return _KerasHubSource(weights.removeprefix("hf://"))
-    if weights.endswith(_KERAS_FILES):
+    if hub.is_address(weights):
+        return _HubSource(network, weights)
+    if weights.endswith(hub.KERAS_WEIGHTS):
         return _KerasSource(_existing(weights))
     if weights.endswith(".safetensors"):
         return _timm_file(network, _existing(weights))
