@@ -16,16 +16,6 @@ _KINDS = (
     "a .keras, .tflite or .onnx file, the folder of a SavedModel, "
     "hf://user/name, a Darknet .cfg, or a network, e.g. CSPResNeXt50Timm"
 )
-_HUB = re.compile(r"hf://([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?(?:/(\S+\.keras))?")
-# What `model.save("hf://user/name")` writes, and files of whole models.
-_HUB_FILES = (
-    "*.keras",
-    "config.json",
-    "metadata.json",
-    "*.weights.h5",
-    "*.weights.json",
-    "assets/*",
-)
 
 
 def add_model(parser):
@@ -133,7 +123,7 @@ def kind_of(name):
     Raises:
         ValueError: a file that does not exist, or an unknown network.
     """
-    if name.startswith("hf://"):
+    if hub.is_address(name):
         return "hub"
     # A network also where a folder is called so.
     if name in keras_csp.list_models():
@@ -213,31 +203,8 @@ def _keras_file(options, _size):
 
 
 def _hub_model(options, _size):
-    model = _from_hub(options.model)
+    model = _read(hub.find_model(options.model), options.model)
     return _with_names(model, _names(options))
-
-
-def _from_hub(name):
-    found = _HUB.fullmatch(name)
-    if not found:
-        raise ValueError(
-            "A model of the hub must be hf://user/name or "
-            f"hf://user/name/FILE.keras. Received: {name}"
-        )
-    repository, revision, file = found.groups()
-    wanted = _HUB_FILES if file is None else (file,)
-    folder = pathlib.Path(hub.download_folder(repository, wanted, revision))
-    if file is None and (folder / "metadata.json").is_file():
-        return _read(folder, name)
-    files = [folder / file] if file else sorted(folder.rglob("*.keras"))
-    if len(files) != 1 or not files[0].is_file():
-        listed = [path.relative_to(folder).as_posix() for path in files]
-        raise ValueError(
-            f"{name} must be one .keras file, or what "
-            f'`model.save("hf://{repository}")` writes. Found: '
-            + (", ".join(listed) if len(files) > 1 else "none")
-        )
-    return _read(files[0], name)
 
 
 def _read(path, name):

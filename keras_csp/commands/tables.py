@@ -7,6 +7,7 @@ from keras_csp.analysis import detectors
 from keras_csp.analysis.cost import CONVENTIONS, build_and_count
 from keras_csp.analysis.table import render, table_rows
 from keras_csp.commands.progress import Progress
+from keras_csp.weights.listing import TASKS
 
 
 def add_to(commands):
@@ -28,6 +29,11 @@ def add_to(commands):
 
     weights = commands.add_parser(
         "weights", help="the published checkpoints and their licences"
+    )
+    weights.add_argument(
+        "--task",
+        choices=TASKS,
+        help="those of one task; default: all",
     )
     weights.add_argument(
         "--markdown", action="store_true", help="as the README shows it"
@@ -67,7 +73,7 @@ def _list(options):
 
 
 def _weights(options):
-    keras_csp.list_weights(markdown=options.markdown)
+    keras_csp.list_weights(options.task, markdown=options.markdown)
 
 
 def _count(options):

@@ -28,7 +28,7 @@ from keras_csp.detection.losses import YoloLoss
 from keras_csp.detection.nms import NonMaxSuppression
 from keras_csp.layers.loss_options import BOX_LOSSES
 from keras_csp.layers.yolo_head import YoloHead
-from keras_csp.weights import keras_files
+from keras_csp.weights import hub, keras_files
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
@@ -71,9 +71,11 @@ class Detector(keras.Model):
             dict from level to pairs. Default: YOLOv3's for P3 to P5,
             YOLOv3-tiny's for P4 and P5; others in proportion to the stride.
         backbone_weights: of a backbone given by name, as its factory takes
-            `weights`: `None` (default) for random ones, "imagenet", a path.
+            `weights`: `None` (default) for random ones, "imagenet", a path,
+            "hf://user/name".
         weights: `None` (default), or the path of a `.weights.h5` or `.keras`
-            file of such a detector.
+            file of such a detector, or "hf://user/name" of one on the Hugging
+            Face hub.
         class_names: names of the classes. Default: none known.
         spec: an `ImageSpec`. Default: the backbone's mean and standard
             deviation, and photographs letterboxed.
@@ -81,6 +83,7 @@ class Detector(keras.Model):
 
     Raises:
         ValueError: an argument out of range, quoting the value received.
+        keras_csp.weights.DownloadError: the hub did not deliver.
     """
 
     def __init__(self, *args, **kwargs):
@@ -459,11 +462,14 @@ def _weights_path(weights):
     if weights is None:
         return None
     path = os.fspath(weights)
-    if not path.endswith((".weights.h5", ".keras")):
+    if hub.is_address(path):
+        return hub.find_weights(path)
+    if not path.endswith(hub.KERAS_WEIGHTS):
         raise ValueError(
-            "`weights` must be None or the path of a .weights.h5 or .keras "
-            "file of the whole detector; `backbone_weights` are those of the "
-            f'backbone, e.g. "imagenet". Received: weights={weights!r}'
+            "`weights` must be None, or the path of a .weights.h5 or .keras "
+            'file of the whole detector, or "hf://user/name"; '
+            "`backbone_weights` are those of the backbone, e.g. "
+            f'"imagenet". Received: weights={weights!r}'
         )
     if not pathlib.Path(path).is_file():
         raise ValueError(f"The weights file does not exist: {path}")

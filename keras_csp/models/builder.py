@@ -29,10 +29,12 @@ Args:
         "imagenet": timm's published weights, downloaded from the Hugging Face
         hub once. {imagenet}
         A path: of a `.weights.h5` or `.keras` file saved from this network,
-        with or without its classifier, or "hf://user/name" as Keras saves it;
-        of a `.safetensors` file of timm's (the networks with such weights);
+        with or without its classifier; of a `.safetensors` file of timm's
+        (the networks with such weights);
         of a Darknet `.weights` or `*.conv.NN` file (those with a cfg file of
         the authors).
+        "hf://user/name", "hf://user/name@revision" or "hf://user/name/FILE":
+        what `model.save` of Keras or timm put there.
     input_tensor: a Keras tensor to use as the image input.
     input_shape: `(height, width, channels)`, each side at least 32; with
         `include_top=False` the sides may be `None`. Default: the published

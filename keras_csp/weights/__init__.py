@@ -4,7 +4,8 @@
     keras_csp.CSPResNeXt50Timm(weights="imagenet")     the same, as classifier
     keras_csp.CSPResNeXt50(weights="csresnext50.weights")  the authors' file
 
-    catalog.py       the published files, from timm_files.csv, darknet_files.csv
+    catalog.py       the published files, from timm_files.csv,
+                     darknet_files.csv and detector_files.csv
     listing.py       `list_weights`: the catalog as tables
     hub.py           downloads from the Hugging Face hub
     sources.py       what a `weights` argument means, and the `ImageSpec` of it
@@ -18,8 +19,11 @@ Darknet's .weights files are read by `keras_csp.darknet`.
 
 from keras_csp.weights.catalog import (
     DarknetFile,
+    DetectorRecord,
+    DetectorResult,
     Record,
     darknet_files,
+    detector_records,
     find_record,
     record_of,
     records,
@@ -38,12 +42,15 @@ from keras_csp.weights.timm import classes_of
 
 __all__ = [
     "DarknetFile",
+    "DetectorRecord",
+    "DetectorResult",
     "DownloadError",
     "Record",
     "TimmSource",
     "choose",
     "classes_of",
     "darknet_files",
+    "detector_records",
     "find_record",
     "image_spec",
     "imagenet_classes",

@@ -1,9 +1,28 @@
-"""The published checkpoints: one record each, in two tables.
+"""The published checkpoints: one record each, in three tables.
 
 timm_files.csv: names, statistics and crops are those of timm's
-models/cspnet.py (1.0.31), accuracies those of its
-results/results-imagenet.csv. darknet_files.csv: the README files of
+models/cspnet.py (1.0.31), accuracies those of its results/results-imagenet.csv
+(commit 4e5207c7bb65 of 2025-10-30).
+
+darknet_files.csv: classifiers, from the README files of
 WongKinYiu/CrossStagePartialNetworks and AlexeyAB/darknet.
+
+detector_files.csv, of which a cell is empty where these say nothing:
+
+- AlexeyAB/darknet, README.md (commit 59596d7880f6): the files, their sizes in
+  MB of 2**20 bytes, AP; issue 8603: that YOLOv4-P5 was trained with PyTorch.
+- WongKinYiu/yolov7, README.md and licences (main a207844b1ce8, whose code
+  trained yolov7 and yolov7x; darknet d0d76c27e80e, with the files).
+- WongKinYiu/ScaledYOLOv4, README.md and licence (branch yolov4-large
+  676800364a34; branch yolov4-csp 9336ffe48abe has the same AP of yolov4-csp).
+- WongKinYiu/CrossStagePartialNetworks, README.md (8786894eec2b), with two
+  trainings of csdarknet53-panet-spp, and
+  WongKinYiu/PartialResidualNetworks, README.md (bde9fa72427d).
+- dog-qiuqiu/Yolo-Fastest, README.md and the files (96a2900d1631).
+- The bytes of yolov3, yolov3-tiny, yolov4 and yolov4-tiny: what public
+  programs that download these files expect.
+
+Where no size of the image is stated it is that of the cfg.
 """
 
 import csv
@@ -11,6 +30,7 @@ import dataclasses
 import difflib
 import functools
 import pathlib
+import re
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +54,8 @@ class Record:
         parameters: trainable, with the 1000 classes.
     """
 
+    task = "classification"
+
     name: str
     network: str
     hub_id: str
@@ -52,32 +74,127 @@ class Record:
     classifier: str
     parameters: int
 
+    @property
+    def accuracies(self):
+        """(size, crop, top-1), as trained and, if another, as recommended."""
+        usual = (self.input_size, self.crop, self.top1)
+        larger = (self.test_input_size, self.test_crop, self.test_top1)
+        return (usual,) if usual == larger else (usual, larger)
+
 
 @dataclasses.dataclass(frozen=True)
 class DarknetFile:
-    """One published Darknet file.
+    """One published Darknet file of a classifier, trained on ImageNet-1k.
 
     Attributes:
-        cfg: the cfg file that it belongs to, without ".cfg".
+        name: of the cfg file that it belongs to, without ".cfg".
         network: the factory that it loads into, or "" where only
             `keras_csp.darknet.load` reads it.
-        accuracy: as published: top-1 on ImageNet, AP or AP50 on COCO.
+        accuracy: top-1 as published.
         licence: of the weights; "none stated" where there is no word of it.
         url: where it is published.
     """
 
-    cfg: str
+    task = "classification"
+
+    name: str
     network: str
     accuracy: str
     licence: str
     url: str
 
 
+@dataclasses.dataclass(frozen=True)
+class DetectorResult:
+    """Average precision on COCO, percent, at one size of the images.
+
+    Attributes:
+        size: side of the square images, pixels.
+        ap: mean over the IoU thresholds 0.5 to 0.95; None where not stated.
+        ap50: at the threshold 0.5.
+    """
+
+    size: int
+    ap: float | None
+    ap50: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorRecord:
+    """One published Darknet detector, for `Detector.from_darknet`.
+
+    `licence` is what the publisher of the file states. A file that was
+    converted from a network of a GPL program has that program in
+    `trained_by`; whether its licence extends to weights is for the user to
+    judge.
+
+    Attributes:
+        name: of its files, without suffix.
+        cfg: where its cfg file is published.
+        weights: where its .weights file is published; "" where there is none.
+        licence: of the weights; "none stated" where there is no word of it.
+        trained_by: the program, with its licence, where it is not Darknet
+            and that is known.
+        results: a `DetectorResult` for each published size.
+        dataset: of these, a part of COCO 2017: "test-dev" or "val2017"; ""
+            where not stated.
+        bytes: size of the weights file, None where not known exactly.
+        megabytes: the same as its publisher states it, of 2**20 bytes.
+        published_parameters: million, None where not stated.
+        parameters: trainable, as this package builds the cfg; None of a cfg
+            that was not counted.
+    """
+
+    task = "detection"
+
+    name: str
+    cfg: str
+    weights: str
+    licence: str
+    trained_by: str
+    results: tuple
+    dataset: str
+    bytes: int | None
+    megabytes: float | None
+    published_parameters: float | None
+    parameters: int | None
+
+    @property
+    def values_in_file(self):
+        """How many numbers the weights file has, None where not known.
+
+        From its size: a header of 20 bytes, then 4 bytes for each. They are
+        the trainable parameters and the statistics of batch normalisation.
+        """
+        size = self.bytes or (self.megabytes or 0) * 2**20
+        return round((size - 20) / 4) if size else None
+
+
 def _numbers(text):
     return tuple(map(float, text.split()))
 
 
-_CONVERT = {"mean": _numbers, "std": _numbers}
+def _results(text):
+    """Of "640:48.7/67.4 512:-/64.8": size, AP or "-", AP50."""
+    results = []
+    for word in text.split():
+        size, ap, ap50 = re.split("[:/]", word)
+        ap = None if ap == "-" else float(ap)
+        results.append(DetectorResult(int(size), ap, float(ap50)))
+    return tuple(results)
+
+
+def _or_none(kind):
+    return lambda text: kind(text) if text else None
+
+
+_CONVERT = {
+    "mean": _numbers,
+    "std": _numbers,
+    "results": _results,
+    int | None: _or_none(int),
+    float | None: _or_none(float),
+}
 
 
 def _read(kind, name):
@@ -88,12 +205,16 @@ def _read(kind, name):
         return tuple(
             kind(
                 **{
-                    key: _CONVERT.get(key, types[key])(text)
+                    key: _converter(key, types[key])(text)
                     for key, text in row.items()
                 }
             )
             for row in csv.DictReader(file)
         )
+
+
+def _converter(name, kind):
+    return _CONVERT.get(name) or _CONVERT.get(kind, kind)
 
 
 @functools.cache
@@ -106,6 +227,12 @@ def records():
 def darknet_files():
     """All `DarknetFile`s, in the order of darknet_files.csv."""
     return _read(DarknetFile, "darknet_files.csv")
+
+
+@functools.cache
+def detector_records():
+    """All `DetectorRecord`s, in the order of detector_files.csv."""
+    return _read(DetectorRecord, "detector_files.csv")
 
 
 def _aliases(record):

@@ -1,4 +1,10 @@
-"""Files from the Hugging Face hub: checked, or an error and nothing else."""
+"""Files from the Hugging Face hub: checked, or an error and nothing else.
+
+A model there has the address hf://user/name, hf://user/name@revision or
+hf://user/name/FILE. `find_model` gives what Keras loads as a model,
+`find_weights` what fills one; the factories, `Detector` and the commands all
+use these.
+"""
 
 import contextlib
 import hashlib
@@ -11,10 +17,130 @@ from huggingface_hub import errors
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOCK = 1 << 22
+_PREFIX = "hf://"
+_ADDRESS = re.compile(
+    _PREFIX + r"([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?(?:/(\S+))?"
+)
+KERAS_WEIGHTS = (".keras", ".weights.h5")
+TIMM_FILE = "model.safetensors"
+# What `model.save("hf://user/name")` writes, and files of whole models.
+_MODEL_FILES = (
+    "*.keras",
+    "config.json",
+    "metadata.json",
+    "*.weights.h5",
+    "*.weights.json",
+    "assets/*",
+)
 
 
 class DownloadError(OSError):
     """A file could not be downloaded from the hub; nothing was loaded."""
+
+
+def is_address(name):
+    """Whether it names a model of the hub."""
+    return str(name).startswith(_PREFIX)
+
+
+def parse_address(address, suffixes):
+    """(repository, revision or None, file or None) of an address.
+
+    Args:
+        address: e.g. "hf://user/name@main/best.keras".
+        suffixes: that the file may have.
+
+    Raises:
+        ValueError: another form, or a file of another suffix.
+    """
+    found = _ADDRESS.fullmatch(address)
+    file = found and found[3]
+    if not found or (file and not file.endswith(tuple(suffixes))):
+        files = " or ".join(f"{_PREFIX}user/name/FILE{s}" for s in suffixes)
+        raise ValueError(
+            f"A model of the hub must be {_PREFIX}user/name or {files}, with "
+            f"@revision after the name for another one. Received: {address}"
+        )
+    return found.groups()
+
+
+def find_model(address):
+    """The local path of a whole model: a .keras file, or a folder of Keras'.
+
+    Raises:
+        ValueError: an address of another form, or a repository without a
+            model, or with several; the message lists them.
+        DownloadError: as of `download`.
+    """
+    repository, revision, file = parse_address(address, (".keras",))
+    if file:
+        return _download_one(repository, file, revision)
+    folder = pathlib.Path(download_folder(repository, _MODEL_FILES, revision))
+    if (folder / "metadata.json").is_file():
+        return str(folder)
+    return _only_file(folder, (".keras",), address)
+
+
+def find_weights(address, suffixes=KERAS_WEIGHTS):
+    """The local path of a file that fills a model.
+
+    Of a repository that `model.save("hf://user/name")` made its
+    model.weights.h5, of one of timm's its model.safetensors, else its only
+    file.
+
+    Args:
+        address: as of `find_model`, or with a file of one of the suffixes.
+        suffixes: of the files that the model can take.
+
+    Raises:
+        ValueError, DownloadError: as of `find_model`.
+    """
+    repository, revision, file = parse_address(address, suffixes)
+    if file:
+        return _download_one(repository, file, revision)
+    wanted = (*_MODEL_FILES, TIMM_FILE)
+    if not TIMM_FILE.endswith(suffixes):
+        wanted = _MODEL_FILES
+    folder = pathlib.Path(download_folder(repository, wanted, revision))
+    for name in ("model.weights.h5", TIMM_FILE):
+        if name.endswith(suffixes) and (folder / name).is_file():
+            return str(folder / name)
+    return _only_file(folder, suffixes, address)
+
+
+def _download_one(repository, file, revision):
+    """One file, and the settings that lie beside it in the repository."""
+    wanted = (file, *_beside(file))
+    path = pathlib.Path(download_folder(repository, wanted, revision)) / file
+    if not path.is_file():
+        raise DownloadError(
+            f"Could not get {file} of {repository} (revision "
+            f"{revision or 'main'}) from {_endpoint()}: the repository has no "
+            "such file. Nothing was loaded."
+        )
+    return str(path)
+
+
+def _beside(file):
+    folder = file.rpartition("/")[0]
+    names = ("config.json", "metadata.json")
+    return [f"{folder}/{name}" if folder else name for name in names]
+
+
+def _only_file(folder, suffixes, address):
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name.endswith(tuple(suffixes))
+    ]
+    if len(found) != 1:
+        listed = [path.relative_to(folder).as_posix() for path in found]
+        raise ValueError(
+            f"{address} must hold one {' or '.join(suffixes)} file, or what "
+            f'`model.save("{_PREFIX}user/name")` writes; or name its file. '
+            f"Found: {', '.join(listed) or 'none'}"
+        )
+    return str(found[0])
 
 
 def download(hub_id, filename, revision=None):

@@ -1,6 +1,7 @@
 """Keras' own files: .weights.h5 and .keras."""
 
 import json
+import os
 import zipfile
 
 import h5py
@@ -32,7 +33,8 @@ def load(model, path):
 def image_spec(path):
     """The `ImageSpec` of a saved model; None where the file has none.
 
-    A `.weights.h5` file holds no configuration.
+    A `.weights.h5` file holds no configuration; that of a folder as Keras
+    saves it has it beside.
     """
     try:
         config = _config(path)
@@ -46,7 +48,12 @@ def image_spec(path):
 
 
 def _config(path):
-    """The configuration of the model in a `.keras` file."""
+    """The configuration of the model in a `.keras` file, or in its folder."""
+    folder, name = os.path.split(path)
+    saved = os.path.isfile(os.path.join(folder, "metadata.json"))
+    if saved and name == "model.weights.h5":
+        with open(os.path.join(folder, "config.json")) as file:
+            return json.load(file)
     with zipfile.ZipFile(path) as archive:
         return json.loads(archive.read("config.json"))
 

@@ -22,16 +22,15 @@ from keras_csp.weights.catalog import (
 from keras_csp.weights.imagenet import darknet_classes, imagenet_classes
 
 PUBLISHED_CLASSES = 1000
-TIMM_FILE = "model.safetensors"
 _LOGGER = logging.getLogger("keras_csp")
-_KERAS_FILES = (".weights.h5", ".keras")
 # In names of files that have the shapes of a leaky network, but not its
 # activations.
 _OTHER_ACTIVATIONS = ("omega", "mish", "swish")
 _PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".tar")
 _KINDS = (
-    'None, "imagenet", or the path of a .weights.h5 or .keras file, of a '
-    ".safetensors file of timm's, or of a Darknet .weights file"
+    'None, "imagenet", "hf://user/name", or the path of a .weights.h5 or '
+    ".keras file, of a .safetensors file of timm's, or of a Darknet .weights "
+    "file"
 )
 
 
@@ -66,11 +65,14 @@ class TimmSource(Source):
         source: None for the hub repository of the record, or the path of a
             .safetensors file, of a folder that holds a model.safetensors, or
             another "organisation/name", with or without "@revision".
+        prefix: of the network's keys in the file, e.g. "model."; default
+            `None`: found.
     """
 
-    def __init__(self, record, source=None):
+    def __init__(self, record, source=None, prefix=None):
         super().__init__()
         self.record = record
+        self.prefix = _with_dot(prefix)
         self.source = None if source is None else os.fspath(source)
         self._config = None
         if source is not None:
@@ -81,12 +83,12 @@ class TimmSource(Source):
             return
         if self.source is None:
             hub_id, revision = self.record.hub_id, self.record.revision
-            self.path = hub.download(hub_id, TIMM_FILE, revision)
+            self.path = hub.download(hub_id, hub.TIMM_FILE, revision)
         elif local := _local_safetensors(self.source):
             self.path, self._config = local, timm_config.beside(local)
         else:
             hub_id, revision = _hub_id(self.source)
-            self.path = hub.download(hub_id, TIMM_FILE, revision)
+            self.path = hub.download(hub_id, hub.TIMM_FILE, revision)
             self._config = _download_config(hub_id, revision)
 
     def image_spec(self, network):
@@ -97,12 +99,26 @@ class TimmSource(Source):
         spec = published_image_spec(network)
         if self._config is not None:
             return spec.replace(**timm_config.read(self._config))
-        if timm.classes_of(self.path, self.record) == PUBLISHED_CLASSES:
+        if self.classes() == PUBLISHED_CLASSES:
             return spec.replace(class_names=imagenet_classes().values())
         return spec
 
+    def classes(self):
+        """The number of classes in the file, None without a classifier."""
+        return timm.classes_of(self.path, self.record, self.prefix)
+
     def load(self, model):
-        return timm.load(model, self.path, self.record)
+        return timm.load(model, self.path, self.record, self.prefix)
+
+
+def _with_dot(prefix):
+    """A prefix as it stands in keys, which have dots between their parts."""
+    if not (prefix is None or isinstance(prefix, str)):
+        raise ValueError(
+            "`prefix` must be None or what stands before the keys of the "
+            f'network, e.g. "model.". Received: prefix={prefix!r}'
+        )
+    return f"{prefix}." if prefix and not prefix.endswith(".") else prefix
 
 
 def _download_config(hub_id, revision):
@@ -122,7 +138,7 @@ def _download_config(hub_id, revision):
 def _local_safetensors(source):
     """The path of the file that `source` is or, as a folder, has."""
     if os.path.isdir(source):
-        source = os.path.join(source, TIMM_FILE)
+        source = os.path.join(source, hub.TIMM_FILE)
     return source if os.path.isfile(source) else None
 
 
@@ -148,15 +164,35 @@ class _KerasSource(Source):
         return []
 
 
-class _KerasHubSource(_KerasSource):
-    """A repository that `model.save("hf://user/name")` made."""
+class _HubSource(Source):
+    """A repository, which Keras' `model.save("hf://user/name")` or timm made.
 
-    def __init__(self, hub_id):
+    Args:
+        network: the `NetworkSpec` that is built.
+        address: "hf://user/name", as of `hub.find_weights`.
+    """
+
+    _SUFFIXES = (*hub.KERAS_WEIGHTS, ".safetensors")
+
+    def __init__(self, network, address):
         super().__init__()
-        self.hub_id = hub_id
+        hub.parse_address(address, self._SUFFIXES)
+        self.network, self.address = network, address
+        self._source = None
 
     def fetch(self):
-        self.path = hub.download(self.hub_id, "model.weights.h5")
+        self.path = hub.find_weights(self.address, self._SUFFIXES)
+        if self.path.endswith(".safetensors"):
+            self._source = _timm_file(self.network, self.path)
+        else:
+            self._source = _KerasSource(self.path)
+        self._source.fetch()
+
+    def image_spec(self, network):
+        return self._source.image_spec(network)
+
+    def load(self, model):
+        return self._source.load(model)
 
 
 class _DarknetSource(Source):
@@ -200,9 +236,9 @@ def choose(network, weights):
     if weights == "imagenet":
         return _imagenet(network)
     _refuse_pickles(weights)
-    if re.fullmatch(r"hf://[^/]+/[^/]+", weights):
-        return _KerasHubSource(weights.removeprefix("hf://"))
-    if weights.endswith(_KERAS_FILES):
+    if hub.is_address(weights):
+        return _HubSource(network, weights)
+    if weights.endswith(hub.KERAS_WEIGHTS):
         return _KerasSource(_existing(weights))
     if weights.endswith(".safetensors"):
         return _timm_file(network, _existing(weights))
@@ -357,7 +393,7 @@ def _refuse_pickles(path):
         )
 
 
-def load_timm(name, source=None, **options):
+def load_timm(name, source=None, prefix=None, **options):
     """A network of timm's with its trained weights and logits out.
 
     Args:
@@ -367,6 +403,10 @@ def load_timm(name, source=None, **options):
             .safetensors file that timm saved, of a folder that holds a
             model.safetensors, or a hub id "organisation/name", with or
             without "@revision".
+        prefix: what stands before the network's keys in the file, e.g.
+            "model.". Default `None`: it is found, whatever it is; a file with
+            the network under two prefixes, as of "model." and "ema_model.",
+            needs it.
         options: of the factory, e.g. `include_top=False` or `input_shape`.
             The default of `classes` is the file's number of them, that of
             `classifier_activation` is None: logits, as timm gives them.
@@ -375,13 +415,13 @@ def load_timm(name, source=None, **options):
         A `keras.Model`.
 
     Raises:
-        ValueError: unknown name, or a file of another network; both are
-            named.
+        ValueError: unknown name; a file of another network, both are named;
+            or the network under several prefixes, which are named.
         DownloadError: the hub did not deliver; nothing is left in its cache.
     """
     record = find_record(name)
-    weights = TimmSource(record, source)
+    weights = TimmSource(record, source, prefix)
     weights.fetch()
     options.setdefault("classifier_activation", None)
-    options.setdefault("classes", timm.classes_of(weights.path, record) or 1000)
+    options.setdefault("classes", weights.classes() or PUBLISHED_CLASSES)
     return get_factory(record.network)(weights=weights, **options)

@@ -5,9 +5,16 @@ Keys are timm's: `stages.0.blocks.1.conv2.bn.running_var`. In its CrossStage3
 the second the shortcut; here, as in eq. 4, the shortcut comes first. So the
 outputs of that expansion, and the inputs of the transition after the
 concatenation, exchange their halves.
+
+What wraps a network puts a prefix before all of its keys: `module.` by
+DistributedDataParallel, `_orig_mod.` by torch.compile, `timm_model.` by
+transformers, any name by Lightning; and they nest. `find_prefix` reads it from
+the keys.
 """
 
+import collections
 import dataclasses
+import logging
 import math
 import re
 
@@ -26,6 +33,9 @@ _NORM = {
     "bn.running_var": "moving_variance",
 }
 _IGNORED = "num_batches_tracked"  # PyTorch's counter, of no use here
+# The parts of timm's CspNet that have tensors, after any prefix.
+_PART = re.compile(r"(?:^|(?<=\.))(?:stem\.conv\d+|stages\.\d+|head\.fc)\.")
+_LOGGER = logging.getLogger("keras_csp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,49 +48,124 @@ class _Tensor:
     convert: callable = np.asarray
 
 
-def classes_of(path, record):
-    """The number of classes of a safetensors file, None without classifier."""
-    key = f"{record.classifier}.weight"
+def classes_of(path, record, prefix=None):
+    """The number of classes of a safetensors file, None without classifier.
+
+    Args:
+        path, record, prefix: as of `load`.
+    """
     with open_safetensors(path) as file:
-        if key not in file.keys():  # noqa: SIM118
-            return None
-        return file.get_slice(key).get_shape()[0]
+        stored = _stored_shapes(file)
+    prefix = find_prefix(stored, record, path) if prefix is None else prefix
+    shape = stored.get(f"{prefix}{record.classifier}.weight")
+    return shape[0] if shape else None
 
 
-def load(model, path, record):
+def load(model, path, record, prefix=None):
     """Fills `model`, a network of models/timm.py, from a safetensors file.
 
-    All of the file's tensors and all of the model's variables must match, or
-    nothing is assigned. Two exceptions: a classifier of another number of
-    classes is left as it is, and a model of 1 or 4 input channels gets the
-    first kernel of 3 as timm adapts it (`adapt_input_channels`).
+    All of the network's tensors in the file and all of the model's variables
+    must match, or nothing is assigned. Two exceptions: a classifier of another
+    number of classes is left as it is, and a model of 1 or 4 input channels
+    gets the first kernel of 3 as timm adapts it (`adapt_input_channels`).
+    Tensors may be of float32, float16 or bfloat16; variables keep their type.
 
     Args:
         model: built, with or without its classifier ("predictions").
         path: of the safetensors file.
         record: the `Record` whose names the file has.
+        prefix: of the network's keys, e.g. "model.". Default `None`: as
+            `find_prefix` finds it. Keys without it are not the network's and
+            are left out.
 
     Returns:
         The paths of the variables that were left as they were.
 
     Raises:
         ValueError: not a safetensors file, or one of another network; the
-            message names both networks.
+            message names both networks. Or networks under several prefixes;
+            the message names them.
     """
     with open_safetensors(path) as file:
-        shapes = {
-            key: tuple(file.get_slice(key).get_shape())
-            for key in file.keys()  # noqa: SIM118
-            if not key.endswith(_IGNORED)
-        }
+        stored = _stored_shapes(file)
+        if prefix is None:
+            prefix = find_prefix(stored, record, path)
+        shapes = _under(prefix, stored)
         tensors = _adapted(_tensors(model), shapes, record)
         left = _new_classifier(tensors, shapes, record)
         tensors = [t for t in tensors if t.variable.path not in left]
-        _check(tensors, shapes, model, path, record)
+        _check(tensors, shapes, model, path, record, prefix)
         for tensor in tensors:
-            value = tensor.convert(file.get_tensor(tensor.key))
-            tensor.variable.assign(np.asarray(value, "float32"))
+            value = file.get_tensor(prefix + tensor.key)
+            tensor.variable.assign(tensor.convert(np.asarray(value, "float32")))
+    if len(stored) > len(shapes):
+        _LOGGER.info(
+            "%s: the network is under %r; %d other tensors were left out",
+            path,
+            prefix,
+            len(stored) - len(shapes),
+        )
     return left
+
+
+def find_prefix(stored, record, path):
+    """What stands before the keys of a network in a state dict.
+
+    The prefix under which the file holds as many parameters as the record
+    has. Where none does, as in a damaged file or one of another network, the
+    prefix of the most tensors.
+
+    Args:
+        stored: {key: shape} of the file.
+        record: the `Record` of the network.
+        path: of the file, for the message.
+
+    Returns:
+        The prefix, "" for none.
+
+    Raises:
+        ValueError: several prefixes, e.g. "model." and "ema_model.", fit
+            alike.
+    """
+    parts = collections.defaultdict(dict)
+    for key, shape in stored.items():
+        if match := _PART.search(key):
+            prefix = key[: match.start()]
+            parts[prefix][key.removeprefix(prefix)] = shape
+    if not parts:
+        return ""
+    fitting = [p for p, shapes in parts.items() if _is_of(shapes, record)]
+    if not fitting:
+        most = max(map(len, parts.values()))
+        fitting = [p for p, shapes in parts.items() if len(shapes) == most]
+    if len(fitting) > 1:
+        raise ValueError(
+            f"{str(path)!r} holds timm's {record.name} under "
+            f"{len(fitting)} prefixes: {', '.join(map(repr, fitting))}. Give "
+            "the one to load, e.g. keras_csp.weights.load_timm("
+            f"{record.name!r}, {str(path)!r}, prefix={fitting[0]!r})"
+        )
+    return fitting[0]
+
+
+def _stored_shapes(file):
+    """{key: shape} of an open file, without PyTorch's counters."""
+    return {
+        key: tuple(file.get_slice(key).get_shape())
+        for key in file.keys()  # noqa: SIM118
+        if not key.endswith(_IGNORED)
+    }
+
+
+def _under(prefix, stored):
+    """{key without the prefix: shape} of the network with this prefix."""
+    shapes = {}
+    for key, shape in stored.items():
+        part = _PART.search(key)
+        others = part is not None and key[: part.start()] != prefix
+        if key.startswith(prefix) and not others:
+            shapes[key.removeprefix(prefix)] = shape
+    return shapes
 
 
 def open_safetensors(path):
@@ -217,7 +302,7 @@ def _new_classifier(tensors, shapes, record):
     return [] if same else [t.variable.path for t in ours]
 
 
-def _check(tensors, shapes, model, path, record):
+def _check(tensors, shapes, model, path, record, prefix):
     """Raises unless file and model have the same tensors."""
     head = f"{record.classifier}."
     expected = {tensor.key: tensor.shape for tensor in tensors}
@@ -243,10 +328,11 @@ def _check(tensors, shapes, model, path, record):
         )
         if names
     ]
+    under = f" Of its keys, those after {prefix!r}: " if prefix else " "
     raise ValueError(
         f"{str(path)!r} does not fit {model.name!r}, which takes the weights "
         f"of timm's {record.name} (keras_csp.{record.network}), at "
-        f"{model.input_shape[-1]} input channels. {_identity(shapes)} "
+        f"{model.input_shape[-1]} input channels. {_identity(shapes)}{under}"
         f"{'; '.join(problems)}. Nothing was loaded."
     )
 
@@ -254,7 +340,7 @@ def _check(tensors, shapes, model, path, record):
 def _identity(shapes):
     """A sentence on which network of timm's the file holds."""
     for record in records():
-        if _features_size(shapes, record) == record.parameters:
+        if _is_of(shapes, record):
             return (
                 f"The file holds timm's {record.name}: use "
                 f"keras_csp.{record.network} or keras_csp.weights.load_timm("
@@ -263,12 +349,28 @@ def _identity(shapes):
     return "The file holds no network of timm's that is known here."
 
 
+def _is_of(shapes, record):
+    """Whether these are the tensors of the record's network, by their size.
+
+    As if the file had 1000 classes and RGB. Without a classifier its width is
+    that of a layer of the file.
+    """
+    classifier = shapes.get(f"{record.classifier}.weight")
+    widths = {shape[0] for shape in shapes.values() if shape}
+    if classifier:
+        widths = {classifier[-1]}
+    features = _features_size(shapes, record)
+    return any(
+        features + 1000 * (width + 1) == record.parameters for width in widths
+    )
+
+
 def _features_size(shapes, record):
-    """Trainable parameters as if the file had 1000 classes and RGB."""
-    classifier = shapes.get(f"{record.classifier}.weight", (0, 0))
+    """Trainable parameters without the classifier, as if in RGB."""
     first = f"{record.first_conv}.weight"
-    size = 1000 * (classifier[-1] + 1)
-    for key, shape in shapes.items():
-        if not key.startswith(f"{record.classifier}.") and "running" not in key:
-            size += math.prod(shape) * (3 / shape[1] if key == first else 1)
-    return size
+    return sum(
+        # The first kernel as if it were of three channels.
+        math.prod((*shape[:1], 3, *shape[2:]) if key == first else shape)
+        for key, shape in shapes.items()
+        if not key.startswith(f"{record.classifier}.") and "running" not in key
+    )

@@ -11,7 +11,13 @@ def test_list(capsys):
 
 def test_weights(capsys):
     assert main(["weights"]) == 0
-    assert "timm/cspresnext50.ra_in1k" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "timm/cspresnext50.ra_in1k" in printed
+    assert "yolov4-csp" in printed
+    assert main(["weights", "--task", "detection"]) == 0
+    printed = capsys.readouterr().out
+    assert "timm/cspresnext50.ra_in1k" not in printed
+    assert "yolov4-csp" in printed
 
 
 def test_count(capsys):

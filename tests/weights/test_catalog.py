@@ -2,6 +2,8 @@
 
 import logging
 
+import darknet_reference
+import keras
 import numpy as np
 import pytest
 
@@ -104,6 +106,78 @@ def test_every_published_darknet_file_has_its_place():
     for file in keras_csp.weights.darknet_files():
         if file.network:
             # "csdarknet53-gamma" is another training of "csdarknet53".
-            assert file.cfg.startswith(cfgs[file.network])
+            assert file.name.startswith(cfgs[file.network])
         assert file.url.startswith("https://")
         assert file.licence
+
+
+DETECTORS = {
+    record.name: record for record in keras_csp.weights.detector_records()
+}
+TEXTS = darknet_reference.author_cfgs()
+
+
+def cfg_text(name):
+    """The cfg of a detector, None where the tests have none."""
+    texts = (TEXTS.get(f"{room}cfg/{name}.cfg") for room in ("", "darknet/"))
+    return next(filter(None, texts), None)
+
+
+COUNTED = [name for name in DETECTORS if cfg_text(name)]
+SMALL = ("yolov3-tiny-prn", "yolov4-tiny")
+
+
+def megabytes_differ(count, stated):
+    """By more than the last digit, which publishers round or cut."""
+    digit = 0.1 if stated % 1 else 1
+    return abs(count / 2**20 - stated) >= digit
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in SMALL else pytest.mark.slow)
+        for name in COUNTED
+    ],
+)
+def test_detectors_have_as_many_values_as_their_published_files(name, tmp_path):
+    """A header of 20 bytes, then 4 for each variable of the network."""
+    record = DETECTORS[name]
+    path = tmp_path / f"{name}.cfg"
+    path.write_text(cfg_text(name))
+    model = keras_csp.darknet.load(path)
+    assert isinstance(model, keras_csp.Detector)
+    assert keras_csp.count(model, "torch").params == record.parameters
+    size = 20 + 4 * model.count_params()
+    if record.bytes is not None:
+        assert size == record.bytes
+        assert record.values_in_file == model.count_params()
+    if record.megabytes is not None:
+        assert not megabytes_differ(size, record.megabytes)
+    keras.utils.clear_session()
+
+
+def test_published_file_at_hand_is_as_its_record_says(shared_data):
+    folder = shared_data / "darknet" / "yolo-fastest-1.1"
+    record = DETECTORS[folder.name]
+    assert (folder / "yolo-fastest-1.1.weights").stat().st_size == record.bytes
+    model = keras_csp.darknet.load(folder / "yolo-fastest-1.1.cfg")
+    assert keras_csp.count(model, "torch").params == record.parameters
+    assert model.count_params() == record.values_in_file
+
+
+def test_records_of_detectors_agree_with_themselves():
+    for record in DETECTORS.values():
+        assert record.cfg.startswith("https://"), record
+        assert record.weights.startswith("https://") == bool(record.licence)
+        for result in record.results:
+            assert result.size % 32 == 0
+            assert 0 < (result.ap or 1) < result.ap50 < 75
+        assert record.dataset in ("test-dev", "val2017", "")
+        if record.bytes and record.megabytes:
+            assert not megabytes_differ(record.bytes, record.megabytes)
+        if record.parameters and record.values_in_file:
+            assert record.parameters < record.values_in_file * 1.005
+        if record.published_parameters:
+            ours = record.parameters / 1e6
+            assert abs(record.published_parameters / ours - 1) < 0.06

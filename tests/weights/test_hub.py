@@ -5,19 +5,26 @@ has a process of its own, which does all that is to be done with it.
 """
 
 import json
+import os
+import pathlib
+import shutil
+import sys
 
+import keras
 import numpy as np
 import pytest
 import timm_weights
 from fake_hub import COMMIT, fake_hub
 from safetensors.numpy import save_file
-from support import run_python
+from support import run_python, tiny_backbone
 from timm_weights import SMALLEST, assert_equal_to_timm, tensors
 
 import keras_csp
+from keras_csp.detection import Detector
 
 REPOSITORY = keras_csp.weights.find_record(SMALLEST).hub_id
 KERAS_REPOSITORY = "someone/network"
+TESTS = pathlib.Path(__file__).parents[1]
 
 # What each scenario's process runs: a name, and how it ended.
 PRELUDE = """
@@ -215,3 +222,136 @@ def test_without_network_the_cache_serves(online, home, environment):
         str(home),
     )
     assert not cached(home, "timm/absent")
+
+
+DETECTORS = """
+import keras
+from keras_csp.detection import Detector
+from support import tiny_backbone
+
+def outputs(load, size=64):
+    try:
+        model = load()
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+    x = np.random.default_rng(0).random((1, size, size, 3), "float32")
+    y = model(x)
+    spec = keras_csp.image_spec(model)
+    y = y["P4"] if isinstance(y, dict) else y
+    return [np.asarray(y).tolist(), spec.class_names, spec.mean]
+
+def detector(weights):
+    return outputs(lambda: Detector(
+        tiny_backbone(), "fpn", 2, (64, 64, 3), weights=weights))
+
+def on_backbone(weights, backbone="CS3DarkNetFocusS"):
+    keras.utils.set_random_seed(0)  # of the heads
+    return outputs(lambda: Detector(
+        backbone, "fpn", 2, (64, 64, 3), backbone_weights=weights))
+
+def network(weights, **options):
+    return outputs(lambda: keras_csp.CSPDenseNetbReference(
+        weights=weights, classes=3, input_shape=(64, 64, 3), **options))
+
+folder = sys.argv[1]
+print(json.dumps(dict(
+    local=detector(folder + "/one/best.keras"),
+    folder=detector("hf://me/folder"),
+    one=detector("hf://me/one"),
+    revision=detector("hf://me/one@main"),
+    two=detector("hf://me/two"),
+    named=detector("hf://me/two/b.weights.h5"),
+    absent=detector("hf://me/two/c.keras"),
+    none=detector("hf://me/none"),
+    form=detector("hf://me"),
+    suffix=detector("hf://me/two/model.safetensors"),
+    other=detector("hf://me/network"),
+    repository=detector("hf://me/nothing"),
+    timm=on_backbone("hf://timm/other@main/model.safetensors"),
+    timm_local=on_backbone(folder + "/timm/model.safetensors"),
+    paper=on_backbone("hf://timm/other", "CSPPeleeNet"),
+    network=network("hf://me/network"),
+    features=network("hf://me/network", include_top=False, pooling="avg"),
+    bad=network("hf://me/one/best.tflite"),
+)))
+"""
+
+
+@pytest.fixture(scope="module")
+def models(files, tmp_path_factory):
+    """What Detector and a factory make of addresses of the hub, and the
+    models that lie there."""
+    folder = tmp_path_factory.mktemp("models")
+    detector = Detector(tiny_backbone(), "fpn", 2, (64, 64, 3))
+    plain = keras_csp.CSPDenseNetbReference(classes=3, input_shape=(64, 64, 3))
+    pooled = keras.Model(plain.input, plain.get_layer("avg_pool").output)
+    colours = ("red", "green", "blue")
+    network = keras_csp.with_image_spec(plain, class_names=colours)
+    for name in ("folder", "one", "two", "none", "network", "timm"):
+        (folder / name).mkdir()
+    keras.saving.save_model(detector, folder / "folder", zipped=False)
+    keras.saving.save_model(network, folder / "network", zipped=False)
+    detector.save(folder / "one" / "best.keras")
+    detector.save(folder / "two" / "a.keras")
+    detector.save_weights(folder / "two" / "b.weights.h5")
+    (folder / "none" / "README.md").write_text("Nothing here")
+    shutil.copy(files[0], folder / "timm")
+    repositories = {f"me/{path.name}": path for path in folder.iterdir()}
+    with fake_hub({**repositories, "timm/other": folder / "timm"}) as server:
+        answer = run_python(
+            PRELUDE + DETECTORS,
+            folder,
+            HF_ENDPOINT=server.url,
+            HF_HOME=str(folder / "home"),
+            PYTHONPATH=os.pathsep.join([str(TESTS), *sys.path[1:]]),
+        )
+    answers = json.loads(answer.splitlines()[-1])
+    return answers, detector, network, pooled
+
+
+def test_detectors_take_weights_of_the_hub(models):
+    answers, detector, _, _ = models
+    x = np.random.default_rng(0).random((1, 64, 64, 3), "float32")
+    expected = np.asarray(detector(x)["P4"])
+    np.testing.assert_allclose(answers["local"][0], expected, atol=1e-6)
+    for name in ("folder", "one", "revision", "named"):
+        assert answers[name] == answers["local"], name
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "parts"),
+    [
+        ("two", "ValueError", ["Found: a.keras, b.weights.h5", "hf://me/two"]),
+        ("absent", "DownloadError", ["c.keras of me/two", "no such file"]),
+        ("none", "ValueError", ["Found: none", "hf://me/none"]),
+        ("form", "ValueError", ["must be hf://user/name", "Received: hf://me"]),
+        ("suffix", "ValueError", ["FILE.keras or", "model.safetensors"]),
+        ("other", "ValueError", ["does not fit", "'cspdensenetbreference'"]),
+        ("repository", "DownloadError", ["no such repository", "me/nothing"]),
+        ("paper", "ValueError", ["CSPPeleeNet is not one of them"]),
+        ("bad", "ValueError", ["FILE.safetensors", "best.tflite"]),
+    ],
+)
+def test_addresses_that_hold_no_such_weights(name, error, parts, models):
+    kind, message = models[0][name]
+    assert kind == error
+    for part in parts:
+        assert part in message
+
+
+def test_backbones_take_timms_repositories(models):
+    answers, _, _, _ = models
+    assert isinstance(answers["timm_local"][0], list)
+    assert answers["timm"] == answers["timm_local"]
+    assert answers["timm"][2] == [0.5, 0.5, 0.5]
+
+
+def test_factories_take_folders_of_keras_with_their_classes(models):
+    answers, _, network, pooled = models
+    x = np.random.default_rng(0).random((1, 64, 64, 3), "float32")
+    y, names, _ = answers["network"]
+    np.testing.assert_allclose(y, np.asarray(network(x)), atol=1e-6)
+    assert names == ["red", "green", "blue"]
+    np.testing.assert_allclose(
+        answers["features"][0], np.asarray(pooled(x)), atol=1e-5
+    )

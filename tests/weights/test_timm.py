@@ -8,14 +8,16 @@ import subprocess
 import sys
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import timm_weights
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from support import GOLDEN
 from timm_weights import SMALLEST, assert_equal_to_timm, tensors
 
 import keras_csp
+from keras_csp.weights import timm
 
 
 def write(path, name, **changed):
@@ -100,16 +102,6 @@ def test_records_are_complete():
         assert record.input_size <= record.test_input_size
         assert record.interpolation in ("bilinear", "bicubic")
         assert len(record.mean) == len(record.std) == 3
-
-
-def test_list_weights_prints_every_record(capsys):
-    records = keras_csp.list_weights()
-    printed = capsys.readouterr().out
-    for record in records:
-        assert record.hub_id in printed
-        assert record.licence in printed
-    keras_csp.list_weights(show=False)
-    assert not capsys.readouterr().out
 
 
 def load(path, **options):
@@ -245,14 +237,12 @@ def test_wrong_tensors_are_named(changed, message, tmp_path):
 
 
 def test_nothing_is_assigned_when_something_is_wrong(tmp_path):
-    from keras_csp.weights import find_record, timm
-
     path = tmp_path / "model.safetensors"
     write(path, SMALLEST, **{"stages.3.conv_transition.bn.bias": None})
     model = keras_csp.CS3DarkNetFocusS(input_shape=(64, 64, 3))
     before = model.get_weights()
     with pytest.raises(ValueError, match="Nothing was loaded"):
-        timm.load(model, path, find_record(SMALLEST))
+        timm.load(model, path, keras_csp.weights.find_record(SMALLEST))
     for now, then in zip(model.get_weights(), before):
         np.testing.assert_array_equal(now, then)
 
@@ -265,15 +255,161 @@ def test_damaged_files_are_named(content, smallest, tmp_path):
     assert_refused(r"bad\.safetensors.*not a complete safetensors", path)
 
 
-def test_half_precision_files_are_read(smallest, tmp_path, rng):
-    from safetensors.numpy import load_file
+@pytest.fixture(scope="module")
+def loaded(smallest):
+    """The model of that file, and its weights."""
+    model = load(smallest)
+    return model, model.get_weights()
 
-    path = tmp_path / "half.safetensors"
-    state = {k: v.astype("float16") for k, v in load_file(smallest).items()}
+
+def prefixed(path, target, *prefixes, dtype=None, **extra):
+    """The tensors of `path` under each of the prefixes, and `extra`."""
+    state = load_file(path)
+    if dtype is not None:
+        state = {key: value.astype(dtype) for key, value in state.items()}
+    state = {p + key: value for p in prefixes for key, value in state.items()}
+    save_file({**state, **extra}, target)
+    return target
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "module.",
+        "_orig_mod.",
+        "timm_model.",
+        "model.",
+        "backbone.",
+        "module._orig_mod.",
+        "student.net.0.",  # of no wrapper that is known
+        "stem_and_stages.head.",
+    ],
+)
+def test_prefixes_are_found(prefix, smallest, loaded, tmp_path):
+    """Tensors of the wrapper beside them are left out."""
+    model, weights = loaded
+    counter = {"n_averaged": np.ones(1, "int64")}
+    path = prefixed(smallest, tmp_path / "a.safetensors", prefix, **counter)
+    model.set_weights([np.zeros_like(value) for value in weights])
+    assert not timm.load(model, path, keras_csp.weights.find_record(SMALLEST))
+    for ours, theirs in zip(model.get_weights(), weights):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_classes_and_names_of_a_prefixed_file(smallest, tmp_path):
+    path = tmp_path / "a.safetensors"
+    prefixed(
+        smallest,
+        path,
+        "model.",
+        **{
+            "model.head.fc.weight": np.full((5, 512), 0.25, "float32"),
+            "model.head.fc.bias": np.arange(5, dtype="float32"),
+        },
+    )
+    model = load(path)
+    assert model.output_shape == (None, 5)
+    np.testing.assert_array_equal(model.weights[-1], np.arange(5))
+    whole = load(prefixed(smallest, path, "model."))
+    assert len(keras_csp.image_spec(whole).class_names) == 1000
+
+
+def test_network_beside_another_one_is_found(smallest, loaded, tmp_path):
+    """A student of this kind beside its larger teacher, in either order."""
+    path = tmp_path / "a.safetensors"
+    state = timm_weights.state_dict(tensors()["cs3darknet_focus_m"])
+    teacher = {f"a_teacher.{key}": value for key, value in state.items()}
+    prefixed(smallest, path, "student.", **teacher)
+    np.testing.assert_array_equal(load(path).weights[0], loaded[1][0])
+    larger = keras_csp.weights.load_timm(
+        "cs3darknet_focus_m", path, input_shape=(64, 64, 3)
+    )
+    key = "stages.0.blocks.0.conv1.bn.bias"
+    assert any(np.array_equal(w, state[key]) for w in larger.weights)
+
+
+@pytest.mark.parametrize(
+    "prefixes", [("model.", "ema_model."), ("", "ema."), ("m.", "m.ema.")]
+)
+@pytest.mark.parametrize("headless", [False, True])
+def test_two_networks_in_a_file_must_be_told_apart(
+    prefixes, headless, smallest, loaded, tmp_path
+):
+    path = tmp_path / "a.safetensors"
+    state = load_file(prefixed(smallest, path, *prefixes))
+    for key in state:
+        if key.startswith(prefixes[1]):
+            state[key] = np.asarray(state[key] + 1)
+    if headless:
+        state = {k: v for k, v in state.items() if "head.fc" not in k}
     save_file(state, path)
-    x = rng.random((1, 64, 64, 3), dtype="float32")
-    half, full = (np.asarray(load(p)(x)) for p in (path, smallest))
-    assert np.abs(half - full).max() < 0.02 * np.abs(full).max()
+    first, second = prefixes
+    names = f"2 prefixes: ('{first}', '{second}'|'{second}', '{first}')"
+    assert_refused(rf"{names}.*prefix=", path)
+    model, weights = loaded
+    record = keras_csp.weights.find_record(SMALLEST)
+    for added, prefix in enumerate(prefixes):
+        timm.load(model, path, record, prefix)
+        np.testing.assert_allclose(
+            model.weights[0], weights[0] + added, rtol=1e-6
+        )
+
+
+def test_prefix_of_one_of_two_networks(smallest, tmp_path):
+    path = tmp_path / "a.safetensors"
+    state = load_file(prefixed(smallest, path, "model.", "ema_model."))
+    bias = np.arange(3, dtype="float32")
+    state["ema_model.head.fc.bias"] = bias
+    state["ema_model.head.fc.weight"] = np.zeros((3, 512), "float32")
+    save_file(state, path)
+    for prefix in ("ema_model", "ema_model."):
+        model = load(path, prefix=prefix)
+        np.testing.assert_array_equal(model.weights[-1], bias)
+
+
+@pytest.mark.parametrize("key", ["stem.conv1.conv.weight", "head.fc.weight"])
+def test_partly_prefixed_files_name_what_is_missing(key, smallest, tmp_path):
+    path = tmp_path / "a.safetensors"
+    state = load_file(prefixed(smallest, path, "module."))
+    state["other." + key] = state.pop("module." + key)
+    save_file(state, path)
+    if key.startswith("stem"):
+        assert_refused(rf"after 'module\.': 1 missing, e\.g\. {key}", path)
+    else:
+        assert load(path).output_shape == (None, 1000)
+
+
+def test_unknown_tensors_under_the_prefix_are_refused(smallest, tmp_path):
+    extra = {"module.stages.9.bn.weight": np.ones(3, "float32")}
+    path = prefixed(smallest, tmp_path / "a.safetensors", "module.", **extra)
+    assert_refused(r"after 'module\.': 1 unexpected, e\.g\. stages\.9", path)
+
+
+@pytest.mark.parametrize("prefix", ["ema.", 3])
+def test_given_prefix_must_be_there(prefix, smallest):
+    with pytest.raises(ValueError, match=r"after 'ema\.'|prefix=3"):
+        load(smallest, prefix=prefix)
+
+
+def test_prefixed_file_of_another_network_is_named(smallest, tmp_path):
+    path = prefixed(smallest, tmp_path / "a.safetensors", "model.")
+    for keys in ("head.fc", "nothing"):
+        state = {k: v for k, v in load_file(path).items() if keys not in k}
+        save_file(state, path)
+        assert_refused(
+            "holds timm's cs3darknet_focus_s", path, name="cs3darknet_focus_l"
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16])
+def test_half_precision_files_are_read(dtype, smallest, loaded, tmp_path):
+    path = prefixed(
+        smallest, tmp_path / "half.safetensors", "module.", dtype=dtype
+    )
+    for ours, theirs in zip(load(path).weights, loaded[1]):
+        assert ours.dtype == "float32"
+        rounded = theirs.astype(dtype).astype("float32")
+        np.testing.assert_array_equal(ours, rounded)
 
 
 @pytest.mark.parametrize(
