@@ -20,6 +20,7 @@ The backbone is all that E is made of. In the authors' cfg files it is what
 the detector has in common with the classifier of its backbone.
 """
 
+import itertools
 import re
 
 import keras
@@ -92,7 +93,7 @@ def _last_of_backbone(flow):
         for key, maker in flow.makers.items()
         if _is_pyramid_pooling(flow, key, maker)
     }
-    for key, following in zip(trunk, trunk[1:]):
+    for key, following in itertools.pairwise(trunk):
         if key in before_pooling or _narrows(flow, following):
             return key
     return trunk[-1]
