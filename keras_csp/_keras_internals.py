@@ -130,3 +130,49 @@ def quantized(contents, input_type, output_type):
     return mlir_quantize(
         contents, input_data_type=input_type, output_data_type=output_type
     )
+
+
+def variable_index(optimizer, variable):
+    """The number of a variable among those that an optimizer was built for.
+
+    In Keras' example of an optimizer of one's own, though its name is not
+    public; on TensorFlow `update_step` gets variables without a path.
+    """
+    return optimizer._get_variable_index(variable)
+
+
+def copy_weight_decay_exclusions(source, target):
+    """Gives an optimizer what another's `exclude_from_weight_decay` got.
+
+    The configuration of an optimizer does not have it.
+    """
+    for name in (
+        "_exclude_from_weight_decay",
+        "_exclude_from_weight_decay_pattern",
+    ):
+        if hasattr(source, name):
+            setattr(target, name, getattr(source, name))
+
+
+class ScaledWeightDecay:
+    """Of an optimizer: the weight decay of each variable has its factor.
+
+    Keras decays all variables by one rate, in a method of each backend that
+    has no public name. `factor_of(variable)` gives the factor.
+    """
+
+    def _apply_weight_decay(self, variables):
+        if self.weight_decay is None:
+            return
+        whole, groups = self.weight_decay, {}
+        for variable in variables:
+            # On PyTorch Keras cannot decay a list without variables.
+            if self._use_weight_decay(variable):
+                group = groups.setdefault(self.factor_of(variable), [])
+                group.append(variable)
+        try:
+            for factor, group in groups.items():
+                self.weight_decay = whole * factor
+                super()._apply_weight_decay(group)
+        finally:
+            self.weight_decay = whole

@@ -22,6 +22,9 @@ from keras_csp.layers.units import ConvNormAct
 from keras_csp.layers.yolo_head import YoloHead
 from keras_csp.models.features import feature_extractor, list_levels
 
+# The name of the layer that makes a level beyond the backbone's last.
+COARSER = "{}_down"
+
 
 @keras.saving.register_keras_serializable(package="keras_csp")
 class PriorBias(keras.initializers.Initializer):
@@ -153,7 +156,7 @@ def _with_coarser(maps, levels):
         if level not in maps:
             coarsest = max(maps)
             layer = ConvNormAct(
-                maps[coarsest].shape[-1], 3, 2, name=f"{level}_down"
+                maps[coarsest].shape[-1], 3, 2, name=COARSER.format(level)
             )
             maps[level] = layer(maps[coarsest])
     return maps

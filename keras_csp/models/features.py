@@ -64,7 +64,7 @@ def list_levels(model):
 
 def _levels(model):
     """{level name: its feature map, a symbolic tensor}."""
-    flow = _Flow(_without_nesting(_graph(model)))
+    flow = flow_of(model)
     levels = collections.defaultdict(list)
     for key, level in flow.levels.items():
         levels[level].append(key)
@@ -72,6 +72,11 @@ def _levels(model):
         f"P{level}": flow.tensors[_feature(flow, level, maps)]
         for level, maps in levels.items()
     }
+
+
+def flow_of(model):
+    """The `Flow` of a functional model with one image, models inside joined."""
+    return Flow(_without_nesting(_graph(model)))
 
 
 def _feature(flow, level, maps):
@@ -96,13 +101,16 @@ def _feature(flow, level, maps):
     return common if common in maps else maps[-1]
 
 
-class _Flow:
+class Flow:
     """What is made of what in a graph, and the levels of its maps.
 
     Attributes, by the ids of the tensors, in order of execution:
         tensors: the tensors.
+        makers: the operation that gives it; the image has none.
         sources, takers: the ids of those it is made of, and made of it.
         levels: n for a map of stride 2^n, unless a head made it.
+        heads: the outputs of the `YoloHead`s.
+        head_maps: of them, of their convolutions, and of all after them.
     """
 
     def __init__(self, graph):
@@ -120,7 +128,12 @@ class _Flow:
             for source in sources:
                 self.takers[source].append(key)
         self._outputs = set(map(id, graph.outputs))
-        self._heads = self._of_heads()
+        self.heads = [
+            key
+            for key, maker in self.makers.items()
+            if isinstance(maker, YoloHead)
+        ]
+        self.head_maps = self._of_heads()
         self.levels = self._find_levels(graph)
         self._ahead = {}
         self._look_ahead()
@@ -130,7 +143,7 @@ class _Flow:
 
     def is_given_out(self, key):
         """Whether the model's output or a head takes a map."""
-        return key in self._outputs or not self._heads.isdisjoint(
+        return key in self._outputs or not self.head_maps.isdisjoint(
             self.takers[key]
         )
 
@@ -139,6 +152,21 @@ class _Flow:
         own = self.levels[key]
         ways = [self._with_ahead(taker) for taker in self.takers[key]]
         return [way for way in ways if own not in way]
+
+    def ancestors(self, keys):
+        """The ids of these and of all that they are made of."""
+        found = set(keys)
+        for key in reversed(self.tensors):
+            if key in found:
+                found.update(self.sources[key])
+        return found
+
+    def chain(self, key):
+        """What every way to it goes through, from it back to the image."""
+        found = [key]
+        while found[-1] in self._parents:
+            found.append(self._parents[found[-1]])
+        return found
 
     def common(self, keys):
         """The last tensor that every way to one of these goes through."""
@@ -153,16 +181,11 @@ class _Flow:
 
     def _of_heads(self):
         """What `YoloHead`s give, their convolutions, and all after them."""
-        heads = [
-            key
-            for key, maker in self.makers.items()
-            if isinstance(maker, YoloHead)
-        ]
-        found = set(heads)
+        found = set(self.heads)
         for key, sources in self.sources.items():
             if not found.isdisjoint(sources):
                 found.add(key)
-        for head in heads:
+        for head in self.heads:
             found.update(self._convolution_before(head))
         return found
 
@@ -183,7 +206,7 @@ class _Flow:
         small, large = (_shapes(graph, side) for side in _SIDES)
         levels = {}
         for key, maker in self.makers.items():
-            if key not in self._heads and not _pads(maker):
+            if key not in self.head_maps and not _pads(maker):
                 level = _level(small.get(key, ()), large.get(key, ()))
                 if level is not None:
                     levels[key] = level
@@ -195,7 +218,7 @@ class _Flow:
             ways = [
                 self._with_ahead(taker)
                 for taker in self.takers[key]
-                if taker not in self._heads
+                if taker not in self.head_maps
             ]
             self._ahead[key] = frozenset().union(*ways)
 

@@ -10,7 +10,13 @@ import keras
 
 from keras_csp._validation import check_choice, check_positive
 from keras_csp.layers.preprocessing import with_image_spec
-from keras_csp.training.phases import Phase
+from keras_csp.training.layer_decay import check_decay, with_layer_decay
+from keras_csp.training.phases import (
+    CLASSIFIER_PARTS,
+    DETECTOR_PARTS,
+    Phase,
+    check_phases,
+)
 from keras_csp.training.schedules import DECAYS, Warmup, make_decay
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -30,9 +36,12 @@ class Recipe:
         momentum: of SGD. Default 0.9.
         weight_decay: L2 penalty of the kernels, as Darknet's `decay`.
         clip_norm: largest norm of the gradient. Default None: any.
+        layer_decay: the learning rate of each group of layers further from
+            the head is multiplied by it once more; `with_layer_decay`.
+            Default 1.
         ema: momentum, for each step, of a moving average of the weights,
-            which Keras puts in their place at the end of `fit`. Default None:
-            no average.
+            which Keras puts in their place at the end of `fit`. With
+            `callbacks` they are validated, too. Default None: no average.
         batch_size: images of a batch.
         accumulation: batches whose gradients are added up for one step.
             Default 1.
@@ -45,12 +54,15 @@ class Recipe:
         augmentation: the arguments of the augmentation, as a dict, or the
             augmentation itself.
         label_smoothing: fraction of a label that is spread over all classes.
+        phases: `Phase`s of a fine-tuning, one after another, of parts that
+            networks of this kind have. Default none.
 
     Raises:
         ValueError: a value out of range.
     """
 
     kind: ClassVar[str]
+    parts: ClassVar[tuple]
 
     name: str
     source: str
@@ -67,9 +79,11 @@ class Recipe:
     warmup_power: float = 4
     drops: tuple = ()
     clip_norm: float | None = None
+    layer_decay: float = 1.0
     ema: float | None = None
     accumulation: int = 1
     label_smoothing: float = 0.0
+    phases: tuple = ()
 
     def __post_init__(self):
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
@@ -90,12 +104,15 @@ class Recipe:
             raise ValueError(
                 f"`ema` must be from 0 to below 1. Received: ema={self.ema}"
             )
+        check_decay("layer_decay", self.layer_decay)
         augmentation = self.augmentation
         if dataclasses.is_dataclass(augmentation):
             augmentation = dataclasses.asdict(augmentation)
         # A copy, since recipes share their dicts.
         object.__setattr__(self, "augmentation", dict(augmentation))
         object.__setattr__(self, "drops", tuple(self.drops))
+        phases = check_phases(self.phases, self.parts)
+        object.__setattr__(self, "phases", phases)
 
     def replace(self, **changes):
         """The recipe with other values; None leaves a field as it is."""
@@ -125,6 +142,12 @@ class Recipe:
         batches = epochs * self.batches(images)
         return self.replace(steps=max(1, batches // self.accumulation))
 
+    def for_phase(self, phase, epochs, images):
+        """The recipe of one phase: its learning rate, its epochs."""
+        learning_rate = phase.learning_rate_factor * self.learning_rate
+        recipe = self.replace(learning_rate=learning_rate)
+        return recipe.for_epochs(epochs, images)
+
     def make_schedule(self):
         """The learning rate by batch, a `Warmup`."""
         return Warmup(
@@ -137,8 +160,21 @@ class Recipe:
     def _warmup_steps(self):
         return min(self.warmup, self.steps // 10)
 
-    def make_optimizer(self):
-        """The Keras optimizer, with its schedule."""
+    def make_optimizer(self, model=None):
+        """The Keras optimizer, with its schedule.
+
+        Args:
+            model: that it will train, its layers frozen or not as they will
+                be. Only `layer_decay` needs it; default None.
+
+        Raises:
+            ValueError: a `layer_decay` other than 1, and no `model`.
+        """
+        if self.layer_decay != 1 and model is None:
+            raise ValueError(
+                f"The recipe {self.name} needs the `model` for its optimizer. "
+                f"Received: layer_decay={self.layer_decay}, model=None"
+            )
         options = {
             "learning_rate": self.make_schedule(),
             "global_clipnorm": self.clip_norm,
@@ -164,7 +200,16 @@ class Recipe:
             )
         # Darknet decays kernels only.
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        return optimizer
+        return with_layer_decay(optimizer, model, self.layer_decay)
+
+    def callbacks(self):
+        """The callbacks of `fit` that the recipe needs.
+
+        With `ema` one that puts the averaged weights in the place of the
+        others for each validation: else those are validated of which the
+        average is made, which are not the result.
+        """
+        return [] if self.ema is None else [keras.callbacks.SwapEMAWeights()]
 
     def check(self):
         """Raises a ValueError where augmentation or loss are out of range."""
@@ -182,12 +227,24 @@ class Recipe:
         batch = f"{self.batch_size}"
         if self.accumulation > 1:
             batch = f"{self.accumulation} x {batch}"
-        return (
+        line = (
             f"recipe {self.name}: {self.optimizer} {self.learning_rate:g}, "
             f"{self.decay} decay, {self.steps} steps, warmup "
             f"{self._warmup_steps()} steps, weight decay "
             f"{self.weight_decay:g}, batch {batch}, label smoothing "
             f"{self.label_smoothing:g}"
+        )
+        if self.layer_decay != 1:
+            line += f", layer decay {self.layer_decay:g}"
+        if self.ema is not None:
+            line += f", moving average {self.ema:g}"
+        return line
+
+    def _phases_summary(self):
+        return "".join(
+            f"; {phase.part} for {phase.fraction:.0%}, learning rate x"
+            f"{phase.learning_rate_factor:g}"
+            for phase in self.phases
         )
 
     def get_config(self):
@@ -206,24 +263,18 @@ class ClassificationRecipe(Recipe):
         drop_remainder: whether a smaller last batch of an epoch is left out.
             Default True.
         ten_crop_shift: pixels between the crops of `evaluate_ten_crop`.
-        phases: `Phase`s of a fine-tuning, one after another. Default none.
         (the others): see `Recipe`.
     """
 
     kind: ClassVar[str] = "classification"
+    parts: ClassVar[tuple] = CLASSIFIER_PARTS
 
     ten_crop_shift: int
     drop_remainder: bool = True
-    phases: tuple = ()
 
     def __post_init__(self):
         super().__post_init__()
         check_positive("ten_crop_shift", self.ten_crop_shift)
-        phases = tuple(
-            phase if isinstance(phase, Phase) else Phase(**phase)
-            for phase in self.phases
-        )
-        object.__setattr__(self, "phases", phases)
 
     def at_size(self, size):
         """The recipe for another size, its crops in proportion.
@@ -257,12 +308,6 @@ class ClassificationRecipe(Recipe):
             )
         return images // self.batch_size
 
-    def for_phase(self, phase, epochs, images):
-        """The recipe of one phase: its learning rate, its epochs."""
-        learning_rate = phase.learning_rate_factor * self.learning_rate
-        recipe = self.replace(learning_rate=learning_rate)
-        return recipe.for_epochs(epochs, images)
-
     def build(self, factory, data, **options):
         """A compiled network with random weights for these data.
 
@@ -287,7 +332,7 @@ class ClassificationRecipe(Recipe):
             crop=1.0,
             class_names=data.class_names,
         )
-        model.compile(self.make_optimizer(), self.make_loss(), **options)
+        model.compile(self.make_optimizer(model), self.make_loss(), **options)
         return model
 
     def make_augmentation(self):
@@ -330,12 +375,7 @@ class ClassificationRecipe(Recipe):
         return data.evaluation(self.batch_size, model or self.size)
 
     def summary(self):
-        phases = "".join(
-            f"; {phase.part} for {phase.fraction:.0%}, learning rate x"
-            f"{phase.learning_rate_factor:g}"
-            for phase in self.phases
-        )
-        return super().summary() + phases
+        return super().summary() + self._phases_summary()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -358,6 +398,7 @@ class DetectionRecipe(Recipe):
     """
 
     kind: ClassVar[str] = "detection"
+    parts: ClassVar[tuple] = DETECTOR_PARTS
 
     sizes: tuple
     box_loss: str
@@ -446,7 +487,7 @@ class DetectionRecipe(Recipe):
         sizes = ", ".join(map(str, self.sizes))
         return (
             f"{super().summary()}; {self.box_loss} boxes, anchor threshold "
-            f"{self.anchor_threshold:g}; sizes {sizes}"
+            f"{self.anchor_threshold:g}; sizes {sizes}{self._phases_summary()}"
         )
 
 
@@ -516,6 +557,22 @@ SMALL_DETECTION = DetectionRecipe(
     source="Ours, for some hundred images and no pretrained weights.",
 )
 
+# Small steps, as for trained weights; the new rows of the heads have a phase
+# of larger ones alone. Padding images of a mosaic rarely: there is little to
+# train, and the weights have seen larger sets with strong augmentation.
+FINE_TUNING_DETECTION = SMALL_DETECTION.replace(
+    name="fine-tuning-detection",
+    learning_rate=0.0005,
+    steps=2_000,
+    clip_norm=10.0,
+    ema=0.998,
+    phases=(
+        Phase("head", fraction=0.1, learning_rate_factor=2.0),
+        Phase("all", fraction=0.9, batch_normalization=True),
+    ),
+    source="Ours: a detector with published weights to some hundred images.",
+)
+
 PAPER_CLASSIFICATION = ClassificationRecipe(
     name="paper-classification",
     optimizer="sgd",
@@ -581,6 +638,7 @@ RECIPES = {
         FINE_TUNING,
         PAPER_DETECTION,
         SMALL_DETECTION,
+        FINE_TUNING_DETECTION,
     )
 }
 

@@ -13,7 +13,7 @@ from support import (
 import keras_csp
 from keras_csp._structure import trace
 from keras_csp.layers import ConvNormAct, ResidualBlock
-from keras_csp.training.phases import PARTS, Phase
+from keras_csp.training.phases import CLASSIFIER_PARTS, Phase
 
 
 def authors_layers():
@@ -103,7 +103,7 @@ def test_every_network_is_trained_whole_and_in_parts(name, rng):
     model = keras_csp.get_factory(name)(input_shape=(64, 64, 3), classes=5)
     assert_every_weight_gets_a_gradient(model, rng)
     trained = {}
-    for part in PARTS:
+    for part in CLASSIFIER_PARTS:
         Phase(part, 1.0, batch_normalization=True).apply(model)
         trained[part] = len(model.trainable_variables)
     assert 0 < trained["head"] < trained["last_stage"] < trained["all"]
