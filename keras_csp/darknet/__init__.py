@@ -19,10 +19,17 @@ from keras_csp.darknet.plan import make_plan
 from keras_csp.darknet.weights import (
     is_backbone,
     load_weights,
+    read_heads,
     save_weights,
 )
 from keras_csp.darknet.writing import save
 from keras_csp.layers.initialization import kernels_replaced
+from keras_csp.layers.new_classes import (
+    heads_and_convolutions,
+    other_classes,
+    with_classes,
+)
+from keras_csp.layers.yolo_head import PriorBias
 
 __all__ = ["is_backbone", "load", "load_weights", "save", "save_weights"]
 
@@ -43,7 +50,11 @@ def load(cfg, weights=None, input_shape=None, class_names=None):
             sides may be None: any size (of a detector, any that its strides
             divide).
         class_names: a list of names, or the path of a text file with one a
-            line, e.g. coco.names. Default: none known.
+            line, e.g. coco.names. Default: none known. A detector gets as many
+            classes: where the cfg has another number, all weights but those of
+            the classes are kept, see `keras_csp.layers.with_classes`, which
+            says so in the log. The same holds where the weights are of another
+            number of classes than the cfg.
 
     Returns:
         A functional model named after the file; its layers are named
@@ -64,14 +75,71 @@ def load(cfg, weights=None, input_shape=None, class_names=None):
     shape = input_shape or plan.input_shape
     if None in shape and plan.is_detector:
         _check_strides(plan)
-    names = _class_names(class_names, plan)
+    names = _class_names(class_names)
+    classes = _classes(plan)
+    if names and len(names) != classes and not plan.is_detector:
+        raise ValueError(
+            f"{plan.source} has {classes} classes. Received: {len(names)} names"
+        )
     complete = weights is not None and not is_backbone(weights)
     with kernels_replaced(complete):
         stem = pathlib.Path(os.fsdecode(cfg)).stem
-        model = build(plan, shape, stem, names, data.decode())
+        known = names if names and len(names) == classes else None
+        model = build(plan, shape, stem, known, data.decode())
+    if plan.is_detector and not complete:
+        _start_heads(model)
     if weights is not None:
-        _log_left(model, weights, load_weights(model, weights))
+        _load(model, weights)
+    if names and len(names) != classes:
+        model = with_classes(model, names)
     return model
+
+
+def _start_heads(model):
+    """As `PriorBias` says: nearly all boxes are background."""
+    for head, layer in heads_and_convolutions(model):
+        width = len(head.anchors) * (5 + head.classes)
+        for variable in layer.weights:
+            if tuple(variable.shape) == (width,):
+                variable.assign(PriorBias(5 + head.classes)((width,)))
+
+
+def _load(model, path):
+    """The weights of a file, of another number of classes if it has one."""
+    heads = _other_heads(model, path)
+    if not heads:
+        _log_left(model, path, load_weights(model, path))
+        return
+    load_weights(model, path, classifier=False)
+    for head in heads:
+        for variable, array in head.arrays:
+            classes = variable.shape[-1] // head.anchors - 5
+            rows = [None] * classes
+            variable.assign(other_classes(array, head.anchors, rows))
+    _LOGGER.warning(
+        "%s: %s is of %d classes, and the cfg of %d. Their filters start from "
+        "the mean of the old classes'; all other weights are kept",
+        model.name,
+        os.fsdecode(path),
+        heads[0].classes,
+        classes,
+    )
+
+
+def _other_heads(model, path):
+    """Those of a file of another number of classes; else none."""
+    try:
+        heads = read_heads(model, path)
+    except ValueError:
+        return []  # `load_weights` says what is wrong
+    return [
+        head
+        for head in heads
+        if any(
+            array.shape[-1] != variable.shape[-1]
+            for variable, array in head.arrays
+        )
+    ]
 
 
 def _check_strides(plan):
@@ -85,23 +153,18 @@ def _check_strides(plan):
             )
 
 
-def _class_names(given, plan):
+def _class_names(given):
     """The names of the classes as a tuple, None where none are given."""
     if given is None:
         return None
-    names, source = given, "class_names"
     if isinstance(given, (str, os.PathLike)):
-        source = os.fsdecode(given)
-        names = read_names(source)
-    names = tuple(names)
+        given = read_names(given)
+    return tuple(given)
+
+
+def _classes(plan):
     last = plan.steps[plan.outputs[0]]
-    classes = last.arguments["classes"] if plan.is_detector else last.shape[-1]
-    if len(names) != classes:
-        raise ValueError(
-            f"{plan.source} has {classes} classes. Received: {len(names)} "
-            f"names in {source}"
-        )
-    return names
+    return last.arguments["classes"] if plan.is_detector else last.shape[-1]
 
 
 def _log_left(model, path, left):

@@ -1,6 +1,7 @@
 """A one-stage detector: a functional model that ends in YOLO heads."""
 
 import collections
+import functools
 import inspect
 import os
 import pathlib
@@ -27,6 +28,7 @@ from keras_csp.detection.inputs import (
 from keras_csp.detection.losses import YoloLoss
 from keras_csp.detection.nms import NonMaxSuppression
 from keras_csp.layers.loss_options import BOX_LOSSES
+from keras_csp.layers.new_classes import with_classes
 from keras_csp.layers.yolo_head import YoloHead
 from keras_csp.weights import hub, keras_files
 
@@ -56,7 +58,8 @@ class Detector(keras.Model):
         neck: "fpn", "prn", "cem", "gfm", "efm" (default) or "panet": the
             functions of `keras_csp.detection.NECKS`; or a
             `keras_csp.detection.Neck`.
-        classes: their number. Default 80.
+        classes: their number. Default: that of `class_names`, else that of a
+            .keras file given as `weights`, else 80.
         input_shape: (height, width, channels), sides that the largest stride
             divides, default (416, 416, 3); `None` for both sides takes images
             of any such size, as a training over several sizes needs.
@@ -94,7 +97,8 @@ class Detector(keras.Model):
             bound = _SIGNATURE.bind(*args, **kwargs).arguments
             weights = _weights_path(bound.pop("weights", None))
             options = bound.pop("options", {})
-            args, kwargs = (), {**build_graph(**bound), **options}
+            graph, weights = _graph_for(bound, weights)
+            args, kwargs = (), {**graph, **options}
         super().__init__(*args, **kwargs)
         # In a namespace, where Keras does not look for layers to save.
         self._made = types.SimpleNamespace(
@@ -115,20 +119,24 @@ class Detector(keras.Model):
 
         Its boxes are chosen as the cfg says: `nms_kind`, `beta_nms`, `thresh`
         (0.2 where there is none, as OpenCV has it), and photographs are
-        stretched to its size, or letterboxed with `letter_box=1`.
+        stretched to its size, or letterboxed with `letter_box=1`. Its heads
+        are trained as their sections say, see `keras_csp.layers.LossOptions`.
 
         Args:
             cfg: path of the file.
             weights: path of its .weights file, or of one with its first
-                layers. Default None: random.
+                layers, e.g. yolov4.conv.137. Default None: random.
             class_names: a list of names, or the path of a text file with one
-                a line, e.g. coco.names. Default: none known.
+                a line, e.g. coco.names. Default: none known. Where they are
+                not as many as the classes of the cfg, or the cfg has not as
+                many as the file, all weights but those of the classes are
+                kept, see `with_classes`.
             input_shape: (height, width, channels) instead of the cfg's; the
                 sides may be None: any size that the strides divide.
 
         Raises:
             ValueError: as `keras_csp.darknet.load`; a cfg without [yolo]
-                sections; names that are not as many as the classes.
+                sections.
         """
         model = darknet.load(cfg, weights, input_shape, class_names)
         if not isinstance(model, cls):
@@ -352,6 +360,29 @@ class Detector(keras.Model):
             as_images(x, self), batch_size, verbose, steps, callbacks
         )
 
+    def with_classes(self, class_names=None, classes=None, start="mean"):
+        """This detector for other classes; boxes and objectness stay.
+
+        A class of the same name as an old one keeps its filters. A warning of
+        the "keras_csp" logger says what is new.
+
+        Args:
+            class_names: the names of the new classes. Default None: none
+                known.
+            classes: their number, where no names are given.
+            start: what the filters of new classes start from: "mean"
+                (default), that of all old classes'; or "random".
+
+        Returns:
+            A new `Detector`, uncompiled, that shares all layers, and so all
+            weights, with this one, except for the heads and the convolutions
+            before them.
+
+        Raises:
+            ValueError: neither names nor their number.
+        """
+        return with_classes(self, class_names, classes, start)
+
     def with_anchors(self, anchors):
         """This detector with other anchors, as many at each head.
 
@@ -416,6 +447,29 @@ def _is_graph(args, kwargs):
         keras.utils.is_keras_tensor(tensor)
         for tensor in keras.tree.flatten(args[:1])
     )
+
+
+def _graph_for(arguments, weights):
+    """The graph of a detector, and the file that fills it, if any.
+
+    A .keras file of another number of classes is read by a detector of that
+    number, whose heads are then replaced: nothing is left to be filled.
+    """
+    names = arguments.get("class_names")
+    saved = None if weights is None else keras_files.detector_classes(weights)
+    classes = arguments.get("classes") or (len(names) if names else saved)
+    graph = functools.partial(build_graph, **arguments)
+    if not saved or not classes or saved == classes:
+        return graph(classes=classes or 80), weights
+    theirs = keras_files.image_spec(weights).class_names
+    other = Detector(**graph(classes=saved, class_names=theirs))
+    keras_files.load(other, weights)
+    mine = other.with_classes(names, classes)
+    return {
+        "inputs": mine.inputs[0],
+        "outputs": mine.output,
+        "name": mine.name,
+    }, None
 
 
 def _heads(model):

@@ -1,7 +1,5 @@
 """The graph of a detector of the paper: backbone, neck, a head per level."""
 
-import math
-
 import keras
 
 from keras_csp._registry import get_factory
@@ -19,33 +17,11 @@ from keras_csp.layers.preprocessing import (
     with_image_spec,
 )
 from keras_csp.layers.units import ConvNormAct
-from keras_csp.layers.yolo_head import YoloHead
+from keras_csp.layers.yolo_head import PriorBias, YoloHead
 from keras_csp.models.features import feature_extractor, list_levels
 
 # The name of the layer that makes a level beyond the backbone's last.
 COARSER = "{}_down"
-
-
-@keras.saving.register_keras_serializable(package="keras_csp")
-class PriorBias(keras.initializers.Initializer):
-    """Head biases for which every objectness starts at `probability`.
-
-    Nearly all boxes are background: without it the first steps of a training
-    do little but learn that. Source: arXiv 1708.02002, section 4.1.
-    """
-
-    def __init__(self, channels, probability=0.01):
-        self.channels = channels
-        self.probability = probability
-
-    def __call__(self, shape, dtype=None):
-        odds = math.log(self.probability / (1 - self.probability))
-        anchor = [0.0] * 4 + [odds] + [0.0] * (self.channels - 5)
-        bias = anchor * (shape[0] // self.channels)
-        return keras.ops.convert_to_tensor(bias, dtype)
-
-    def get_config(self):
-        return {"channels": self.channels, "probability": self.probability}
 
 
 def build_graph(

@@ -9,6 +9,7 @@ from keras_csp.layers.elastic import Elastic
 from keras_csp.layers.fusion import FusionNode, PyramidFusion
 from keras_csp.layers.grouped_convolution import GroupedConv2D
 from keras_csp.layers.loss_options import LossOptions
+from keras_csp.layers.new_classes import with_classes
 from keras_csp.layers.pooling import (
     Maxout,
     PaddedMaxPooling2D,
@@ -50,5 +51,6 @@ __all__ = [
     "TwoWayDenseLayer",
     "YoloHead",
     "image_spec",
+    "with_classes",
     "with_image_spec",
 ]

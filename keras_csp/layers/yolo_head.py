@@ -237,6 +237,28 @@ class YoloHead(keras.layers.Layer):
         }
 
 
+@keras.saving.register_keras_serializable(package="keras_csp")
+class PriorBias(keras.initializers.Initializer):
+    """Head biases for which every objectness starts at `probability`.
+
+    Nearly all boxes are background: without it the first steps of a training
+    do little but learn that. Source: arXiv 1708.02002, section 4.1.
+    """
+
+    def __init__(self, channels, probability=0.01):
+        self.channels = channels
+        self.probability = probability
+
+    def __call__(self, shape, dtype=None):
+        odds = math.log(self.probability / (1 - self.probability))
+        anchor = [0.0] * 4 + [odds] + [0.0] * (self.channels - 5)
+        bias = anchor * (shape[0] // self.channels)
+        return keras.ops.convert_to_tensor(bias, dtype)
+
+    def get_config(self):
+        return {"channels": self.channels, "probability": self.probability}
+
+
 def _grid(height, width):
     """(column, row) of each position: (height, width, 1, 2)."""
     columns, rows = ops.meshgrid(

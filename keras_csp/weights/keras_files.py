@@ -9,6 +9,7 @@ import h5py
 from keras_csp.layers.preprocessing import ImageSpec
 
 _PREPROCESSING = "keras_csp>Preprocessing"
+_YOLO_HEAD = "keras_csp>YoloHead"
 
 
 def load(model, path):
@@ -36,15 +37,27 @@ def image_spec(path):
     A `.weights.h5` file holds no configuration; that of a folder as Keras
     saves it has it beside.
     """
-    try:
-        config = _config(path)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return None
-    layers = config.get("config", {}).get("layers", ())
-    for layer in layers:
+    for layer in _layers(path):
         if layer.get("registered_name") == _PREPROCESSING:
             return ImageSpec(**layer["config"]["spec"])
     return None
+
+
+def detector_classes(path):
+    """How many classes a saved detector has; None where that is not known."""
+    for layer in _layers(path):
+        if layer.get("registered_name") == _YOLO_HEAD:
+            return layer["config"]["classes"]
+    return None
+
+
+def _layers(path):
+    """The configurations of the layers of a saved model, [] of weights."""
+    try:
+        config = _config(path)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return []
+    return config.get("config", {}).get("layers", [])
 
 
 def _config(path):
