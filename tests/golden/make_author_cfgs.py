@@ -35,6 +35,7 @@ DARKNETS = (
     "yolov4-csp-s-mish",
     "yolov4-csp-swish",
     "yolov4-csp-x-mish",
+    "yolov4-csp-x-swish",
     "yolov4-p5",
     "yolov4-p6",
     "yolov4-tiny",
@@ -42,6 +43,7 @@ DARKNETS = (
     "yolov4x-mish",
     "yolov7",
     "yolov7-tiny",
+    "yolov7x",
 )
 
 KEYS = {
