@@ -93,7 +93,7 @@ def _check_paths(cfg, weights, class_names):
             "The first path is that of the cfg, the second that of the "
             f"weights. Received: {said}"
         )
-    if weight_files.is_backbone(weights):
+    if weight_files.is_backbone(paths["weights"]):
         raise ValueError(
             "A name that ends in .NN is that of a file of the first NN "
             "layers; for all of them choose another, e.g. mine.weights. "
@@ -181,10 +181,16 @@ def _put_heads(text, plan, model):
             raise _changed(model, f"it lacks the layer {written.step.name!r}")
         written.put_sizes(text, head.classes, len(head.anchors))
         unsaid += _put_options(text, written.step, written.yolo, head)
-        found.append((written.step, written.yolo, head))
-    if any(_pairs(step) != list(head.anchors) for step, _, head in found):
-        _put_anchors(text, [(section, head) for _, section, head in found])
+        found.append((written, head))
+    if any(w.step.arguments["anchors"] != _anchors(h) for w, h in found):
+        _put_anchors(text, [(written.yolo, head) for written, head in found])
     return unsaid
+
+
+def _anchors(head):
+    return tuple(
+        (float(width), float(height)) for width, height in head.anchors
+    )
 
 
 # Arguments of a `YoloHead` that a [yolo] section has under another name.
@@ -224,10 +230,6 @@ def _put_suppression(text, step, section, head):
         text.put(section, "beta_nms", number_text(head.nms_beta))
 
 
-def _pairs(step):
-    return list(step.arguments["anchors"])
-
-
 def _put_anchors(text, heads):
     """Puts anchors where their `mask` says, if that is still possible.
 
@@ -237,7 +239,7 @@ def _put_anchors(text, heads):
     """
     lists = [_listed(section) for section, _ in heads]
     masks = [_mask(section) for section, _ in heads]
-    anchors = [head.anchors for _, head in heads]
+    anchors = [_anchors(head) for _, head in heads]
     if all(pairs == lists[0] for pairs in lists):
         # Darknet's training looks at all of them: the lists stay alike.
         placed = [_placed(anchors, masks)] * len(heads)
@@ -272,7 +274,7 @@ def _placed(anchors, masks):
 def _anew(heads):
     """One list of all heads' anchors, the finest head's first, and masks."""
     order = sorted(heads, key=lambda item: item[1].strides)
-    pairs = [pair for _, head in order for pair in head.anchors]
+    pairs = [pair for _, head in order for pair in _anchors(head)]
     starts, start = {}, 0
     for section, head in order:
         starts[section.line] = start
@@ -317,9 +319,8 @@ def _check_same(model, plan):
     for step in plan.steps:
         layer = layers.get(step.name)
         if step.kind == "yolo":
-            planned = step.arguments
-            same = {"anchors": planned["anchors"], "strides": planned["stride"]}
-            _check_arguments(model, layer, same)
+            strides = {"strides": step.arguments["stride"]}
+            _check_arguments(model, layer, strides)
         elif isinstance(layer, ConvNormAct):
             _check_arguments(model, layer, step.arguments)
     floats = {slot.index: slot.floats for slot in find_slots(model)}
