@@ -173,5 +173,5 @@ def test_pyplot_is_left_alone(tmp_path):
     before = plt.get_fignums()
     test_comparison(tmp_path)
     test_precision_recall(tmp_path)
-    test_no_boxes_is_the_image(tmp_path)
+    test_no_boxes_is_the_image(tmp_path, 3)
     assert plt.get_fignums() == before
