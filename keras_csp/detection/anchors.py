@@ -130,9 +130,9 @@ def fit_anchors(
         shapes = _distinct(_best_centres(boxes, anchors, seed, iterations))
     if len(shapes) < anchors:
         _LOGGER.warning(
-            "The boxes have %d distinct shapes for %d anchors; the other %d "
-            "anchors are copies of these, larger and smaller",
-            *(len(shapes), anchors, anchors - len(shapes)),
+            "Too few distinct box shapes for the anchors: %d for %d. Larger "
+            "and smaller copies of them complete the anchors",
+            *(len(shapes), anchors),
         )
         shapes = _completed(shapes, anchors, limits)
     return tuple(sorted(shapes, key=lambda shape: (math.prod(shape), shape)))

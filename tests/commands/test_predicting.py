@@ -13,7 +13,7 @@ from support import randomize, tiny_backbone
 import keras_csp
 from keras_csp.commands import main
 from keras_csp.commands.predicting import picture_names
-from keras_csp.layers import ConvNormAct
+from keras_csp.layers import ConvNormAct, Preprocessing, YoloHead
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,39 @@ def test_a_darknet_detector_that_is_not_square(file, tmp_path, rng, capsys):
     assert "photo.png: class " in capsys.readouterr().out
 
 
+def test_networks_of_four_channels(tmp_path, rng, capsys):
+    """Their boxes are those of the four channels, drawn on the first three.
+
+    Tall, so that the sides cannot be exchanged.
+    """
+    image = keras.Input((96, 64, 4))
+    spec = keras_csp.ImageSpec(mean=[0.5] * 4, resize="stretch")
+    x = Preprocessing(spec)(image)
+    x = keras.layers.Conv2D(14, 16, 16)(x)
+    x = YoloHead([(20, 30), (40, 20)], 2, 16, score_threshold=0.3)(x)
+    detector = randomize(keras_csp.Detector(image, {"P4": x}))
+    detector.save(tmp_path / "m.keras")
+    pixels = rng.integers(0, 256, (96, 64, 4), dtype="uint8")
+    Image.fromarray(pixels).save(tmp_path / "four.png")
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "three.png")
+    listed, pictures = tmp_path / "boxes.json", tmp_path / "pictures"
+    arguments = (tmp_path / "m.keras", tmp_path / "four.png")
+    arguments += (tmp_path / "three.png", "--json", listed)
+    assert predict(*arguments, "--pictures", pictures) == 1
+    assert "three.png: it has no fourth channel" in capsys.readouterr().err
+    (record,) = json.loads(listed.read_text())
+    expected = detector.predict(pixels[None] / np.float32(255), verbose=0)
+    count = int(expected["count"][0])
+    assert len(record["detections"]) == count > 0
+    np.testing.assert_allclose(
+        [found["box"] for found in record["detections"]],
+        np.clip(expected["boxes"][0, :count], 0, [64, 96, 64, 96]),
+        atol=0.02,
+    )
+    with Image.open(pictures / "four.png") as picture:
+        assert picture.getextrema()[-1] == (255, 255)  # nothing shines through
+
+
 def test_a_photograph_that_cannot_be_read_is_named(folder, tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"no image")
     good = folder / "photos" / "00.png"
@@ -181,7 +214,7 @@ def test_names_of_pictures(files, names):
         ("detector.keras photos --pictures photos", "would overwrite"),
         ("detector.keras photos --size 96", "images of 64x64 only"),
         ("maps.keras photos", "nor boxes. Received: an output of P1 (1, 16,"),
-        ("flat.keras photos", "images with 1 or 3 channels"),
+        ("flat.keras photos", "images with 1, 3 or 4 channels"),
         ("open.keras photos", "of any size: give --size"),
     ],
 )

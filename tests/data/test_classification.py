@@ -18,7 +18,7 @@ from keras_csp.data import (
     load_classification,
     ten_crops,
 )
-from keras_csp.layers import ImageSpec
+from keras_csp.layers import ImageSpec, Preprocessing
 
 NAMES = ("dark", "light")
 PLAIN = ClassificationAugmentation(
@@ -854,3 +854,64 @@ np.savez(sys.argv[3], *parts)
     for part, other in zip(*found.values(), strict=True):
         assert len(part) == 3 * 16
         np.testing.assert_allclose(part, other, atol=1e-6)
+
+
+@pytest.fixture
+def four(tmp_path, rng):
+    """A folder of RGBA files whose fourth channel is data, and two in RGB."""
+    for name in NAMES:
+        (tmp_path / "four" / name).mkdir(parents=True)
+        for index in range(5):
+            image = rng.integers(0, 256, (12, 10, 4 if index else 3), "uint8")
+            path = tmp_path / "four" / name / f"{index}.png"
+            PIL.Image.fromarray(image).save(path)
+    return tmp_path / "four"
+
+
+def network(channels):
+    image = keras.Input((16, 16, channels))
+    spec = ImageSpec(mean=[0.5] * channels)
+    return keras.Model(image, Preprocessing(spec)(image))
+
+
+def test_a_model_of_four_channels_gets_files_that_have_four(four):
+    data, _ = load_classification(four, validation_split=0.2)
+    assert data.channels == 3
+    augmentation = ClassificationAugmentation.for_size(16)
+    model = network(4)
+    for batches in (
+        data.training(3, model, augmentation),
+        data.evaluation(3, model),
+    ):
+        images, labels = all_of(batches)
+        assert images.shape[1:] == (16, 16, 4)
+        assert len(images) == len(labels) >= 6
+    ((crops, _), *_) = numpy_of(data.ten_crop(3, model, shift=2))
+    assert crops.shape == (3, 10, 16, 16, 4)
+    assert data.skipped and all("0.png" in name for name in data.skipped)
+    assert all_of(data.evaluation(3, network(3)))[0].shape == (8, 16, 16, 3)
+
+
+def test_channels_may_be_said_where_the_data_are_read(four, rng):
+    train, _ = load_classification(four, channels=4)
+    assert train.channels == 4
+    assert {image.shape[-1] for image, _ in numpy_of(train.examples())} == {4}
+    grey, _ = load_classification(four, channels=1)
+    assert all_of(grey.evaluation(4, 16))[0].shape == (8, 16, 16, 1)
+    for path in four.rglob("[1-9].png"):
+        path.unlink()
+        picture(0, rng).save(path)
+    with pytest.raises(ValueError, match=r"\.png.*no readable image of 4"):
+        load_classification(four, channels=4)
+    with pytest.raises(ValueError, match="channels=2"):
+        load_classification(four, channels=2)
+    with pytest.raises(ValueError, match="`channels` is not an option of dig"):
+        load_classification("digits", channels=4)
+
+
+def test_arrays_of_four_channels_are_taken_as_they_are():
+    data = numbered(channels=4)
+    assert data.channels == 4
+    assert all_of(data.evaluation(4, network(4)))[0].shape == (10, 16, 16, 4)
+    with pytest.raises(ValueError, match="of 3 channels"):
+        data.evaluation(4, network(3))

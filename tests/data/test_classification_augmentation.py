@@ -139,7 +139,7 @@ def test_training_sees_what_the_evaluation_sees(shape, size):
     np.testing.assert_allclose(middles[0], (size - 1) / 2, atol=0.2)
 
 
-@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize("channels", [3, 1, 4])
 def test_views(rng, channels):
     """In [0, 1], all different, and the same again."""
     image = rng.integers(0, 256, (50, 40, channels), "uint8")
@@ -361,6 +361,25 @@ def test_rand_augment(rng, channels):
     difference = np.abs(found - views(PLAIN, image, 16, 1)).mean((1, 2, 3))
     assert (difference > 0.01).mean() > 0.85
     assert len({view.tobytes() for view in found}) > 70
+
+
+def test_rand_augment_moves_all_channels_and_changes_three(monkeypatch):
+    """Which channels an operation is given: a fourth moves with the others."""
+    seen = []
+
+    def changed(layer, images, _):
+        seen.append((layer.name, images.shape[-1]))
+        return images
+
+    monkeypatch.setattr(module, "_changed", changed)
+    made = keras.layers.RandAugment()
+    monkeypatch.setattr(keras.layers, "RandAugment", lambda *_, **__: made)
+    augmented = module._rand_augment(0.5)
+    pixels = augmented(tf.random.uniform((4, 4, 4)), tf.constant([1, 2]))
+    assert pixels.shape == (4, 4, 4)
+    moves = {getattr(made, name).name for name in module._MOVEMENTS}
+    assert {name for name, channels in seen if channels == 4} == moves
+    assert {channels for _, channels in seen} == {3, 4}
 
 
 def test_rand_augment_chooses_from_all_that_keras_has(monkeypatch):

@@ -734,6 +734,20 @@ def test_a_model_of_four_channels_gets_files_that_have_four(four, caplog):
     assert images.shape == (4, 32, 64, 3)
 
 
+def test_colours_vary_and_a_fourth_channel_does_not(four):
+    records, folder = four
+    data = DetectionData.from_records(records[:1], ["it"], folder)
+    plain, coloured = (
+        numpy_of(data.training(1, network(4), augmentation))[0][0][0]
+        for augmentation in (
+            DetectionAugmentation.none(),
+            DetectionAugmentation(jitter=0, flip=0),
+        )
+    )
+    np.testing.assert_array_equal(plain[..., 3], coloured[..., 3])
+    assert (np.abs(plain - coloured).max((0, 1))[:3] > 0.05).all()
+
+
 def test_channels_may_be_said_where_the_data_are_read(four, json_path):
     records, folder = four
     kept = [record for record in records if record.file_name != "2.png"]

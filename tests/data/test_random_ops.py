@@ -68,6 +68,16 @@ def test_grey_has_brightness_alone():
     assert (values == 1).mean() == pytest.approx(0.1, abs=0.03)
 
 
+def test_a_fourth_channel_is_no_colour(rng):
+    image = tf.constant(rng.random((4, 4, 4)), tf.float32)
+    augmentation = ClassificationAugmentation()
+    found = coloured(augmentation, image, [1, 2]).numpy()
+    colours = coloured(augmentation, image[..., :3], [1, 2])
+    np.testing.assert_array_equal(found[..., :3], colours)
+    np.testing.assert_array_equal(found[..., 3], image[..., 3])
+    assert np.abs(found - image).max() > 0.05
+
+
 def test_what_is_off_is_not_drawn(rng):
     image = tf.constant(rng.random((4, 4, 3)), tf.float32)
     off = ClassificationAugmentation(hue=0, saturation=1, brightness=1)

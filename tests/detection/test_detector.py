@@ -7,10 +7,13 @@ import keras
 import numpy as np
 import pytest
 import timm_weights
+from PIL import Image
 from safetensors.numpy import save_file
 from support import GOLDEN, TESTS, randomize, run_python, tiny_backbone
 
 import keras_csp
+from keras_csp.data import DetectionAugmentation, DetectionData, ImageRecord
+from keras_csp.data.photographs import read_photograph
 from keras_csp.detection import Detector, YoloLoss, refit_anchors
 from keras_csp.export import tflite, to_onnx, to_tflite
 from keras_csp.layers import Preprocessing, YoloHead
@@ -59,7 +62,7 @@ OTHER_ANCHORS = ((9, 8), (12, 12), (7, 6), (30, 31), (25, 44), (60, 50))
 
 def test_other_anchors_on_the_same_layers(detector, rng):
     x = rng.random((2, SIZE, SIZE, 3), dtype="float32")
-    new = detector.with_anchors(OTHER_ANCHORS)
+    new = detector.with_anchors(OTHER_ANCHORS[::-1])
     assert type(new) is Detector and new.name == detector.name
     assert keras_csp.image_spec(new) == keras_csp.image_spec(detector)
     for ours, theirs in zip(new.weights, detector.weights, strict=True):
@@ -304,6 +307,51 @@ def test_fit_lowers_the_loss_and_learns_the_box(rng):
     # The mean over images, whatever the batches.
     results = detector.evaluate(x, y, batch_size=3, verbose=0)
     assert results["loss"] == pytest.approx(float(loss), rel=1e-4)
+
+
+@tensorflow_only
+def test_tall_images_of_four_channels_all_the_way(tmp_path, rng):
+    """An object that the fourth channel alone shows, in files that are wide."""
+    image = keras.Input((128, 64, 4))
+    spec = keras_csp.ImageSpec(mean=[0.5] * 4, resize="stretch")
+    x = Preprocessing(spec)(image)
+    for filters in (8, 16, 16, 16):
+        x = keras.layers.Conv2D(filters, 3, 2, "same", activation="relu")(x)
+    x = keras.layers.Conv2D(14, 1)(x)
+    detector = Detector(image, {"P4": YoloHead([(9, 9), (9, 9)], 2, 16)(x)})
+    boxes = [(10, 20, 50, 60), (90, 40, 130, 80), (40, 8, 80, 48)]
+    records = []
+    for number, (x1, y1, x2, y2) in enumerate(boxes):
+        pixels = np.full((100, 200, 4), 100, "uint8")
+        pixels[y1:y2, x1:x2, 3] = 250
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        records.append(ImageRecord(f"{number}.png", [boxes[number]], [1]))
+    data = DetectionData.from_records(records, ["no", "yes"], tmp_path)
+    detector = refit_anchors(detector, data)
+    # 40 x 40 of 200 x 100, in 64 x 128.
+    assert (12.8, 51.2) in detector.anchors["P4"]
+    detector.compile(keras.optimizers.Adam(0.01))
+    quiet = DetectionAugmentation.none()
+    training = data.training(3, detector, quiet, repeat=True)
+    (images, _), *_ = training.take(1)
+    assert images.shape == (3, 128, 64, 4)
+    losses = detector.fit(
+        training, epochs=3, steps_per_epoch=15, verbose=0
+    ).history["loss"]
+    assert losses[-1] < losses[0] / 2
+    results = detector.evaluate(data.evaluation(3, detector), verbose=0)
+    assert results["AP50"] >= 0 and results["loss"] < losses[0] / 2
+    # Prediction reads as training does.
+    files = [read_photograph(tmp_path / f"{n}.png", 4) for n in range(3)]
+    pixels = keras_csp.preprocess_input(files, detector)
+    ((images, _),) = data.evaluation(3, detector)
+    np.testing.assert_array_equal(pixels, images)
+    # As arrays, whose targets may have regions to ignore.
+    (images, targets), *_ = data.training(3, detector, quiet)
+    targets = {key: value.numpy() for key, value in targets.items()}
+    assert set(targets) == {"boxes", "labels", "ignore"}
+    history = detector.fit(images.numpy(), targets, verbose=0).history
+    assert history["loss"][0] < losses[0] / 2
 
 
 @tensorflow_only
@@ -583,6 +631,7 @@ def test_bad_arguments_are_named(options, message):
         (np.zeros((64, 64, 3)), r"in batches.*\(64, 64, 3\)"),
         (np.zeros((1, 100, 64, 3)), r"divide by 32.*\(1, 100, 64, 3\)"),
         (np.zeros((1, 64, 64, 3), "uint8"), "divide by 255.*uint8"),
+        (np.zeros((1, 64, 64, 4)), r"of 3 channels.*\(1, 64, 64, 4\)"),
     ],
 )
 def test_bad_images_are_named(images, message):

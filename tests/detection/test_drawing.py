@@ -80,11 +80,15 @@ def test_labels_stay_in_the_picture(y1, above):
     assert (extent.y0 > 160 - y1 - 2) == above
 
 
-def test_no_boxes_is_the_image(tmp_path):
-    image = np.random.default_rng(0).integers(0, 255, (640, 640, 3), "uint8")
+@pytest.mark.parametrize("channels", [3, 1, 4])
+def test_no_boxes_is_the_image(tmp_path, channels):
+    """In grey, or without a fourth channel, which is not transparency."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (640, 640, channels), "uint8")
     found = {"boxes": np.zeros((0, 4)), "classes": [], "scores": []}
     drawing.draw_detections(tmp_path / "x.png", image, found, [])
-    np.testing.assert_array_equal(pixels_of(tmp_path / "x.png"), image)
+    expected = np.broadcast_to(image[..., :3], (640, 640, 3))
+    np.testing.assert_array_equal(pixels_of(tmp_path / "x.png"), expected)
 
 
 @pytest.mark.parametrize(
@@ -169,5 +173,5 @@ def test_pyplot_is_left_alone(tmp_path):
     before = plt.get_fignums()
     test_comparison(tmp_path)
     test_precision_recall(tmp_path)
-    test_no_boxes_is_the_image(tmp_path)
+    test_no_boxes_is_the_image(tmp_path, 3)
     assert plt.get_fignums() == before

@@ -103,7 +103,7 @@ def test_outputs_within_outputs_are_refused():
         exportable(nested, "ONNX")
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
 def test_photographs_are_pixels_up_to_one(channels):
     found = photographs((20, 30, channels), count=3)
     assert found.shape == (3, 20, 30, channels)
