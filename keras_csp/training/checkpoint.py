@@ -108,7 +108,7 @@ class TrainingState(keras.callbacks.Callback):
             raise ValueError(f"No epoch has been saved in {self.folder}")
         best = self._state["best"]
         if best:
-            with _without_optimizer(model):
+            with without_optimizer(model):
                 self._load_weights(model, best["weights"])
             return
         self._load(model, self._state["weights"])
@@ -150,7 +150,7 @@ class TrainingState(keras.callbacks.Callback):
         with (
             atomic_write(self.folder / name) as part,
             _averaged(self.model),
-            _without_optimizer(self.model),
+            without_optimizer(self.model),
         ):
             self.model.save_weights(part, overwrite=True)
         return name
@@ -242,7 +242,7 @@ def _averaged(model):
 
 
 @contextlib.contextmanager
-def _without_optimizer(model):
+def without_optimizer(model):
     """In the block the model's files have no optimizer."""
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None:
