@@ -327,6 +327,10 @@ class Detector(keras.Model):
         targets = {
             key: keras.ops.convert_to_tensor(targets[key]) for key in used
         }
+        maps = {
+            level: keras.ops.convert_to_tensor(value)
+            for level, value in maps.items()
+        }
         parts = dict(self._made.loss_parts(targets, maps))
         parts["loss"] = sum(parts.values()) + sum(self.losses)
         numpy = keras.ops.convert_to_numpy

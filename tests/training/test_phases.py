@@ -264,7 +264,7 @@ def small_classifier():
     x = keras.layers.ReLU()(keras.layers.Conv2D(4, 3, 2, name="next")(x))
     x = keras.layers.GlobalAveragePooling2D()(x)
     x = keras.layers.Dense(2, activation="softmax", name="classes")(x)
-    return keras.Model(image, x, name="classifier")
+    return keras_csp.with_image_spec(keras.Model(image, x), mean=0.5)
 
 
 class Noting(keras.callbacks.Callback):
@@ -314,7 +314,9 @@ def test_each_phase_has_its_layers_and_its_rate(coloured):
     assert seen[2][2] == pytest.approx(rate)
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize(
+    "epoch", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))]
+)
 def test_a_fine_tuning_is_resumed(coloured, epoch, tmp_path):
     """Within a phase, and at the end of one."""
     state = TrainingState(tmp_path / "whole")
