@@ -32,7 +32,7 @@ import keras_csp  # isort: skip  (before keras: it switches oneDNN on)
 import keras
 
 from keras_csp.data import load_classification
-from keras_csp.training import Phase, recipes, run
+from keras_csp.training import Phase, fit_in_phases, recipes, run
 from keras_csp.training.curves import draw_accuracies
 from keras_csp.training.phases import phase_ends
 
@@ -84,28 +84,20 @@ def train(model, recipe, data, test, options):
         {"accuracies": of the test images after each epoch,
         "ends": the last epoch of each phase}.
     """
-    ends = phase_ends(recipe.phases, options.epochs)
-    accuracies = []
-    for phase, start, end in zip(recipe.phases, [0, *ends], ends):
-        print(f"epochs {start + 1} to {end} train: {phase.part}")
-        phase.apply(model)
-        this = recipe.for_phase(phase, end - start, data.size)
-        model.compile(
-            this.make_optimizer(),
-            this.make_loss(),
-            metrics=["accuracy"],
-            jit_compile=False,
-        )
-        history = model.fit(
-            this.training(data, model, options.seed + start),
-            validation_data=this.evaluation(test, model),
-            epochs=end,
-            initial_epoch=start,
-            shuffle=False,  # the data set shuffles itself
-            verbose=options.verbose,
-        ).history
-        accuracies += history["val_accuracy"]
-    return {"accuracies": accuracies, "ends": ends}
+    history = fit_in_phases(
+        model,
+        recipe,
+        data,
+        test,
+        options.epochs,
+        seed=options.seed,
+        compile_options={"metrics": ["accuracy"], "jit_compile": False},
+        verbose=options.verbose,
+    )
+    return {
+        "accuracies": history["val_accuracy"],
+        "ends": phase_ends(recipe.phases, options.epochs),
+    }
 
 
 def run_all(options, recipe, data, test):

@@ -32,7 +32,7 @@ import keras
 from keras_csp import detection
 from keras_csp.data import load_detection
 from keras_csp.detection.drawing import draw_comparison, draw_precision_recall
-from keras_csp.training import TrainingState, recipes, run
+from keras_csp.training import TrainingState, fit_in_phases, recipes, run
 
 ANCHORS_PER_LEVEL = 3
 # What a resumed run must have in common with its beginning.
@@ -114,7 +114,7 @@ def build(options, recipe, train):
     )
     # The size at which it is measured, and which keras-csp predict uses.
     detector = keras_csp.with_image_spec(detector, size=recipe.size)
-    detector.compile(recipe.make_optimizer(), recipe.make_loss())
+    detector.compile(recipe.make_optimizer(detector), recipe.make_loss())
     return detector
 
 
@@ -125,19 +125,20 @@ def fit(detector, data, options, recipe):
         monitor="val_AP50",
         log=options.output / "log.csv",
     )
-    epoch = state.restore(detector)
+    epoch = state.finished()
     if epoch:
         print(f"resuming after epoch {epoch} of {options.epochs}")
-    detector.fit(
-        recipe.training(data["train"], detector, options.seed + epoch),
-        validation_data=recipe.evaluation(data["validation"], detector),
+    fit_in_phases(
+        detector,
+        recipe,
+        data["train"],
+        data["validation"],
+        options.epochs,
+        state,
+        seed=options.seed,
         validation_freq=options.validation_freq,
-        epochs=options.epochs,
-        initial_epoch=epoch,
-        callbacks=[state],
         verbose=options.verbose,
     )
-    state.restore_best(detector)
     print(f"best epoch: {state.best or 'the last'}")
 
 

@@ -97,10 +97,7 @@ def train(options, recipe, data, test, strategy):
     epoch = state.restore(model)
     if epoch:
         print(f"resuming after epoch {epoch} of {options.epochs}")
-    callbacks = [state, keras.callbacks.TerminateOnNaN()]
-    if recipe.ema:
-        # So that the averaged weights are validated.
-        callbacks.append(keras.callbacks.SwapEMAWeights())
+    callbacks = [state, keras.callbacks.TerminateOnNaN(), *recipe.callbacks()]
     if options.tensorboard:
         callbacks += run.tensorboard(options.output / "tensorboard")
     tests = recipe.evaluation(test, model)

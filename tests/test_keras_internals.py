@@ -246,3 +246,41 @@ def test_calibrated_and_quantized_by_the_steps_of_the_converter(rng):
     # What the second knows of the numbers, the first has seen.
     scale, _ = details["quantization"]
     assert scale == pytest.approx((x.max() - min(x.min(), 0)) / 255, rel=0.02)
+
+
+class Halved(internals.ScaledWeightDecay, keras.optimizers.SGD):
+    """The second variable has half the weight decay."""
+
+    def factor_of(self, variable):
+        return (1.0, 0.5)[internals.variable_index(self, variable)]
+
+
+def test_variable_index_and_weight_decay_of_each_variable():
+    optimizer = Halved(1.0, weight_decay=0.5)
+    variables = [keras.Variable([1.0]), keras.Variable([1.0])]
+    optimizer.build(variables)
+    assert [internals.variable_index(optimizer, v) for v in variables] == [0, 1]
+    optimizer.apply([np.zeros(1, "float32")] * 2)
+    assert [float(v[0]) for v in variables] == [0.5, 0.75]
+    assert optimizer.weight_decay == 0.5
+
+
+def test_copy_weight_decay_exclusions():
+    plain = keras.optimizers.SGD(1.0, weight_decay=0.5)
+    variables = [
+        keras.Variable([1.0], name=name) for name in ("kernel", "bias")
+    ]
+    plain.exclude_from_weight_decay(var_names=["bias"])
+    copy = keras.optimizers.SGD(1.0, weight_decay=0.5)
+    internals.copy_weight_decay_exclusions(plain, copy)
+    copy.build(variables)
+    copy.apply([np.zeros(1, "float32")] * 2)
+    assert [float(v[0]) for v in variables] == [0.5, 1.0]
+    # By variable, and none at all.
+    other = keras.optimizers.SGD(1.0, weight_decay=0.5)
+    plain.exclude_from_weight_decay(var_list=variables[:1])
+    internals.copy_weight_decay_exclusions(plain, other)
+    internals.copy_weight_decay_exclusions(keras.optimizers.SGD(1.0), other)
+    other.build(variables)
+    other.apply([np.zeros(1, "float32")] * 2)
+    assert [float(v[0]) for v in variables] == [0.5, 0.5]

@@ -232,7 +232,10 @@ class Detector(keras.Model):
                 Images of three channels are given in grey to a detector of
                 one.
             validation_data: a data set, or a pair of images and targets.
-            **kwargs: the other arguments of `keras.Model.fit`, by name.
+            **kwargs: the other arguments of `keras.Model.fit`, by name. Where
+                the optimizer averages weights (`use_ema`), give
+                `keras.callbacks.SwapEMAWeights()` among the `callbacks`, to
+                validate the averages.
         """
         if self._made.loss is None:
             raise ValueError("Call `compile` before `fit`")
@@ -253,6 +256,7 @@ class Detector(keras.Model):
         steps=None,
         return_dict=True,
         precision=None,
+        callbacks=None,
         score_threshold=EVALUATION["score_threshold"],
         iou_threshold=EVALUATION["iou_threshold"],
         nms=None,
@@ -271,6 +275,7 @@ class Detector(keras.Model):
             return_dict: False gives the values alone. Default True.
             precision: an `AveragePrecision` to be filled, which then also has
                 the numbers of each class and the curves. Default: a new one.
+            callbacks: as in Keras.
             score_threshold, iou_threshold, nms, max_detections: as of
                 `NonMaxSuppression`. Default 0.001, since average precision
                 counts every box, 0.6, the detector's own, and 100.
@@ -278,8 +283,12 @@ class Detector(keras.Model):
         Returns:
             {"AP", "AP50", "AP75", "AP_small", ..., "loss", ...}.
         """
-        if kwargs.get("callbacks") is not None:  # within `fit`
+        if isinstance(callbacks, keras.callbacks.CallbackList):  # of `fit`
             verbose = 0
+        else:
+            callbacks = keras.callbacks.CallbackList(
+                callbacks, model=self, epochs=1, steps=steps, verbose=verbose
+            )
         if y is None:
             dataset = as_batches(x, self)
         else:
@@ -294,15 +303,19 @@ class Detector(keras.Model):
             max_detections=max_detections,
         )
         sums, images = collections.Counter(), 0
-        for targets, found in detections(model, dataset, steps, verbose):
+        callbacks.on_test_begin()
+        found_batches = detections(model, dataset, steps, verbose, callbacks)
+        for index, (targets, found) in enumerate(found_batches):
             losses = self._losses_of(targets, found.pop("maps"))
             precision.update(targets, found)
             count = len(found["count"])
             images += count
             for name, value in losses.items():
                 sums[name] += count * value
+            callbacks.on_test_batch_end(index, losses)
         results = {name: value / images for name, value in sums.items()}
         results.update(precision.result())
+        callbacks.on_test_end(results)
         return results if return_dict else list(results.values())
 
     def _evaluation_model(self, **thresholds):
@@ -327,6 +340,10 @@ class Detector(keras.Model):
         used = targets.keys() & {"boxes", "labels", "crowd"}
         targets = {
             key: keras.ops.convert_to_tensor(targets[key]) for key in used
+        }
+        maps = {
+            level: keras.ops.convert_to_tensor(value)
+            for level, value in maps.items()
         }
         parts = dict(self._made.loss_parts(targets, maps))
         parts["loss"] = sum(parts.values()) + sum(self.losses)

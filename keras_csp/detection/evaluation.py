@@ -30,7 +30,7 @@ METRICS = (
 )
 
 
-def detections(model, dataset, steps=None, verbose="auto"):
+def detections(model, dataset, steps=None, verbose="auto", callbacks=None):
     """(targets, what `model` finds), batch by batch, with a progress bar.
 
     Args:
@@ -38,6 +38,8 @@ def detections(model, dataset, steps=None, verbose="auto"):
         dataset: batches of (images, targets).
         steps: batches to take. Default: all.
         verbose: 0 for no progress bar.
+        callbacks: a `keras.callbacks.CallbackList` that is told where a batch
+            begins. Default none.
     """
     total = steps
     if total is None and hasattr(dataset, "cardinality"):
@@ -50,6 +52,8 @@ def detections(model, dataset, steps=None, verbose="auto"):
         dataset = dataset.as_numpy_iterator()
     index = 0
     for index, (images, targets) in enumerate(dataset, 1):
+        if callbacks is not None:
+            callbacks.on_test_batch_begin(index - 1)
         yield targets, model.predict_on_batch(images)
         if bar:
             bar.update(index)

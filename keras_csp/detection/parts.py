@@ -115,8 +115,9 @@ def _trunk(flow):
     ]
     maps = [key for key in of_stride if key in common]
     maps = maps or [key for key in of_stride if key in own]
-    if not maps:  # strides that are no powers of two
-        return flow.sources[coarsest]
+    if not maps:  # a stride that is no power of two
+        own -= flow.head_maps
+        return [key for key in flow.tensors if key in own][-1:]
     chain = flow.chain(maps[-1])
     return [key for key in reversed(chain) if key in of_stride]
 

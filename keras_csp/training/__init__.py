@@ -1,8 +1,11 @@
 """Training: recipes, schedules, phases, checkpoints, runs, several machines."""
 
 from keras_csp.training import recipes
+from keras_csp.training.averaging import average_checkpoints
 from keras_csp.training.checkpoint import TrainingState
-from keras_csp.training.phases import Phase
+from keras_csp.training.layer_decay import with_layer_decay
+from keras_csp.training.parts import layer_groups
+from keras_csp.training.phases import Phase, fit_in_phases
 from keras_csp.training.recipes import (
     ClassificationRecipe,
     DetectionRecipe,
@@ -16,6 +19,10 @@ __all__ = [
     "Phase",
     "TrainingState",
     "Warmup",
+    "average_checkpoints",
+    "fit_in_phases",
     "get_recipe",
+    "layer_groups",
     "recipes",
+    "with_layer_decay",
 ]

@@ -1,5 +1,6 @@
 """A callback that saves a training after every epoch, to resume it."""
 
+import contextlib
 import csv
 import io
 import json
@@ -24,6 +25,11 @@ class TrainingState(keras.callbacks.Callback):
     the files that `state.json` names are complete.
     (`keras.callbacks.BackupAndRestore` writes in place.) An epoch whose loss
     is not finite is not saved: it raises a ValueError.
+
+    Where the optimizer averages weights (`use_ema`), the averages are the
+    result, and those of the best epoch are kept in a file of their own. Give
+    `fit` a `keras.callbacks.SwapEMAWeights` too, as `recipe.callbacks()`
+    does: it validates the averages, so that `monitor` is their value.
 
     Args:
         folder: created if it does not exist.
@@ -59,9 +65,16 @@ class TrainingState(keras.callbacks.Callback):
 
     @property
     def best_path(self):
-        """The `.weights.h5` file of the best epoch so far, None before."""
+        """The `.weights.h5` file of the best epoch so far, None before.
+
+        If the optimizer averages weights, the file has the averages.
+        """
         best = self._state["best"]
         return best and self.folder / best["weights"]
+
+    def finished(self):
+        """The number of epochs that the folder's state has, 0 for none."""
+        return self._read()["epoch"]
 
     def restore(self, model):
         """Loads the saved state into a compiled model.
@@ -73,10 +86,7 @@ class TrainingState(keras.callbacks.Callback):
             ValueError: the model is not compiled, or the state belongs to
                 another model.
         """
-        path = self.folder / "state.json"
-        state = self._state
-        if path.is_file():
-            state = json.loads(path.read_text(encoding="utf-8"))
+        state = self._read()
         self._load(model, state["weights"])
         self._state.update(state)
         if state["epoch"]:
@@ -84,18 +94,24 @@ class TrainingState(keras.callbacks.Callback):
         return state["epoch"]
 
     def restore_best(self, model):
-        """Loads the best epoch into a compiled model, or else the last.
+        """Loads the weights of the best epoch into a compiled model.
 
-        If the optimizer has moving averages of the weights, the model gets
-        them: they are what was validated (`keras.callbacks.SwapEMAWeights`).
+        Those of the last epoch, if none is the best. If the optimizer
+        averages weights, the model gets the averages. The optimizer is left
+        as it is where there is a best epoch, which may be of an earlier phase
+        with other trained layers.
 
         Raises:
             ValueError: as `restore`, or nothing was saved.
         """
-        best = self._state["best"] or self._state
-        if best["weights"] is None:
+        if self._state["weights"] is None:
             raise ValueError(f"No epoch has been saved in {self.folder}")
-        self._load(model, best["weights"])
+        best = self._state["best"]
+        if best:
+            with without_optimizer(model):
+                self._load_weights(model, best["weights"])
+            return
+        self._load(model, self._state["weights"])
         model.optimizer.finalize_variable_values(model.trainable_variables)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -120,10 +136,31 @@ class TrainingState(keras.callbacks.Callback):
             "best": self._better(row, name),
             "history": [*before, row],
         }
+        best = self._state["best"]
+        if best and best["weights"] == name and _averages(self.model):
+            best["weights"] = self._save_averages(number)
         with atomic_write(self.folder / "state.json") as part:
             part.write_text(json.dumps(self._state), encoding="utf-8")
         self._write_log()
         self._remove_old()
+
+    def _save_averages(self, number):
+        """Writes the averages alone; the name of the file."""
+        name = f"best{number:05d}.weights.h5"
+        with (
+            atomic_write(self.folder / name) as part,
+            _averaged(self.model),
+            without_optimizer(self.model),
+        ):
+            self.model.save_weights(part, overwrite=True)
+        return name
+
+    def _read(self):
+        """What the folder's state.json has, or else what is known here."""
+        path = self.folder / "state.json"
+        if not path.is_file():
+            return self._state
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def _load(self, model, name):
         """Weights and optimizer of a file of this folder, if there is one."""
@@ -135,6 +172,9 @@ class TrainingState(keras.callbacks.Callback):
         if name is None:
             return
         model.optimizer.build(model.trainable_variables)
+        self._load_weights(model, name)
+
+    def _load_weights(self, model, name):
         try:
             with warnings.catch_warnings():
                 # Keras leaves another optimizer's variables as they are.
@@ -178,3 +218,37 @@ class TrainingState(keras.callbacks.Callback):
             for path in self.folder.glob(pattern):
                 if path.name not in kept:
                     path.unlink(missing_ok=True)
+
+
+def _averages(model):
+    """Whether the model's optimizer has moving averages of the weights."""
+    optimizer = model.optimizer  # which float16 wraps in another one
+    return getattr(optimizer, "inner_optimizer", optimizer).use_ema
+
+
+@contextlib.contextmanager
+def _averaged(model):
+    """In the block the model has the averages in the place of its weights."""
+    variables = model.trainable_variables
+    values = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    # A copy: on some backends the array is a view of the variable.
+    values = [value.copy() for value in values]
+    model.optimizer.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, values):
+            variable.assign(value)
+
+
+@contextlib.contextmanager
+def without_optimizer(model):
+    """In the block the model's files have no optimizer."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None:
+        model.optimizer = None
+    try:
+        yield
+    finally:
+        if optimizer is not None:
+            model.optimizer = optimizer

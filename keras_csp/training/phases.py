@@ -1,5 +1,6 @@
 """Fine-tuning in phases: which layers of a network are trained when."""
 
+import collections
 import dataclasses
 import itertools
 import math
@@ -149,3 +150,105 @@ def phase_ends(phases, epochs):
     latest = epochs + 1 - earliest[::-1]
     ends = np.clip(np.round(fractions * epochs), earliest, latest)
     return ends.astype(int).tolist()
+
+
+def fit_in_phases(
+    model,
+    recipe,
+    data,
+    validation=None,
+    epochs=None,
+    state=None,
+    seed=0,
+    compile_options=None,
+    callbacks=(),
+    **fit_options,
+):
+    """Trains a model by a recipe, one of its phases after another.
+
+        state = TrainingState("runs/mine", monitor="val_AP50")
+        fit_in_phases(detector, recipe, data, validation, 50, state)
+
+    Each phase has its layers, its learning rate, from warmup to the end of
+    the decay, and an optimizer of its own; it begins with the weights that
+    the phase before ended with, their moving averages where the recipe has
+    `ema`. A recipe without phases trains the layers that are trainable.
+
+    Args:
+        model: a classifier or a `keras_csp.Detector`. It is compiled here.
+        recipe: a `ClassificationRecipe` or `DetectionRecipe`.
+        data: `keras_csp.data.ClassificationData` or `DetectionData`.
+        validation: likewise, for a validation after every epoch. Default
+            None.
+        epochs: of all phases. Default: as many as the recipe's steps take.
+        state: a `TrainingState`. What its folder has is resumed, at the end
+            the model gets the best epoch, if it monitors a value, and
+            finished trainings are only loaded. Default None: from the
+            beginning, and the last epoch.
+        seed: of the batches, to which the number of finished epochs is added.
+            Default 0.
+        compile_options: a dict for `compile`, e.g. {"metrics": ["accuracy"]}.
+        callbacks: further ones for `fit`.
+        **fit_options: of `fit`, e.g. `verbose`, `validation_freq`.
+
+    Returns:
+        {name: values}, as `keras.callbacks.History.history`, of all phases;
+        `phase_ends` tells their last epochs.
+
+    Raises:
+        ValueError: fewer epochs than phases, a part that the model does not
+            have, or a state of another model.
+    """
+    epochs = epochs or recipe.epochs(data.size)
+    phases = recipe.phases or (None,)
+    ends = phase_ends(phases, epochs) if recipe.phases else [epochs]
+    finished = state.finished() if state else 0
+    logs = collections.defaultdict(list)
+    for phase, start, end in zip(phases, [0, *ends], ends):
+        if end < min(finished, epochs):
+            continue  # the state is of a later phase
+        this = _begin_phase(model, recipe, phase, end - start, data)
+        model.compile(
+            this.make_optimizer(model),
+            this.make_loss(),
+            **compile_options or {},
+        )
+        begin = state.restore(model) if finished > start else start
+        if begin >= end:
+            # As `fit` ends, with averaged weights if there are such.
+            model.optimizer.finalize_variable_values(model.trainable_variables)
+            continue
+        if phase and fit_options.get("verbose", 1):
+            print(f"epochs {begin + 1} to {end} train: {phase.part}")
+        history = model.fit(
+            this.training(data, model, seed + begin),
+            validation_data=validation and this.evaluation(validation, model),
+            epochs=end,
+            initial_epoch=begin,
+            callbacks=[*this.callbacks(), *callbacks, *([state] * bool(state))],
+            shuffle=False,  # the data set shuffles itself
+            **fit_options,
+        ).history
+        for name, values in history.items():
+            logs[name] += values
+    if state and state.best:
+        state.restore_best(model)
+    return _columns(state.history) if state else dict(logs)
+
+
+def _begin_phase(model, recipe, phase, epochs, data):
+    """Makes the layers of a phase trainable; its recipe."""
+    if phase is None:
+        return recipe.for_epochs(epochs, data.size)
+    phase.apply(model)
+    return recipe.for_phase(phase, epochs, data.size)
+
+
+def _columns(rows):
+    """{name: its values} of a list of dicts, "epoch" left out."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {
+        name: [row[name] for row in rows if name in row]
+        for name in names
+        if name != "epoch"
+    }

@@ -143,10 +143,17 @@ class Recipe:
         return self.replace(steps=max(1, batches // self.accumulation))
 
     def for_phase(self, phase, epochs, images):
-        """The recipe of one phase: its learning rate, its epochs."""
+        """The recipe of one phase: its learning rate, its epochs.
+
+        The moving average of a short phase forgets faster, so that e^-10 of
+        the weights that the phase begins with is left at its end.
+        """
         learning_rate = phase.learning_rate_factor * self.learning_rate
         recipe = self.replace(learning_rate=learning_rate)
-        return recipe.for_epochs(epochs, images)
+        recipe = recipe.for_epochs(epochs, images)
+        if self.ema is None:
+            return recipe
+        return recipe.replace(ema=min(self.ema, math.exp(-10 / recipe.steps)))
 
     def make_schedule(self):
         """The learning rate by batch, a `Warmup`."""
@@ -557,9 +564,9 @@ SMALL_DETECTION = DetectionRecipe(
     source="Ours, for some hundred images and no pretrained weights.",
 )
 
-# Small steps, as for trained weights; the new rows of the heads have a phase
-# of larger ones alone. Padding images of a mosaic rarely: there is little to
-# train, and the weights have seen larger sets with strong augmentation.
+# The heads alone first, since new classes begin with rows of random or averaged
+# weights, whose large gradients would change what the rest has learned; then
+# everything with small steps.
 FINE_TUNING_DETECTION = SMALL_DETECTION.replace(
     name="fine-tuning-detection",
     learning_rate=0.0005,

@@ -309,6 +309,50 @@ def test_fit_lowers_the_loss_and_learns_the_box(rng):
     assert results["loss"] == pytest.approx(float(loss), rel=1e-4)
 
 
+class Told(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def on_test_begin(self, logs=None):
+        self.calls.append("begin")
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self.calls.append(("batch begins", batch))
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.calls.append(("batch ends", batch, sorted(logs)))
+
+    def on_test_end(self, logs=None):
+        self.calls.append(("end", logs["loss"]))
+
+
+def test_callbacks_are_told_of_a_validation(rng):
+    x, y = data(rng)
+    detector = small()
+    detector.compile("sgd", "mse")
+    of_evaluate, of_fit = Told(), Told()
+    results = detector.evaluate(
+        x, y, batch_size=2, callbacks=[of_evaluate], verbose=0
+    )
+    losses = ["box_loss", "class_loss", "loss", "objectness_loss"]
+    assert of_evaluate.calls == [
+        "begin",
+        ("batch begins", 0),
+        ("batch ends", 0, losses),
+        ("batch begins", 1),
+        ("batch ends", 1, losses),
+        ("end", results["loss"]),
+    ]
+    history = detector.fit(
+        x, y, validation_data=(x, y), callbacks=[of_fit], verbose=0
+    ).history
+    assert [of_fit.calls[0], of_fit.calls[-1]] == [
+        "begin",
+        ("end", history["val_loss"][0]),
+    ]
+
+
 @tensorflow_only
 def test_tall_images_of_four_channels_all_the_way(tmp_path, rng):
     """An object that the fourth channel alone shows, in files that are wide."""

@@ -254,7 +254,7 @@ def test_the_best_is_forgotten_where_its_epoch_is_done_again(tmp_path, second):
     assert state.best == (second and {"epoch": 1, "value": second})
     restored = model(seed=2)
     state.restore_best(restored)
-    for value, wanted in zip(everything(restored), everything(again)):
+    for value, wanted in zip(restored.get_weights(), again.get_weights()):
         np.testing.assert_array_equal(value, wanted)
 
 
@@ -341,10 +341,36 @@ def test_the_best_epoch_is_the_one_that_was_validated(tmp_path):
     state.restore_best(best)
     found = best.evaluate(X, Y, batch_size=4, verbose=0)
     assert found == pytest.approx(losses[0], rel=1e-5)
+    # The file has them, too, and a training goes on with the others.
     plain = averaged_model(seed=7)
     plain.load_weights(state.best_path)
-    other = plain.evaluate(X, Y, batch_size=4, verbose=0)
+    found = plain.evaluate(X, Y, batch_size=4, verbose=0)
+    assert found == pytest.approx(losses[0], rel=1e-5)
+    assert weight_files(tmp_path) == [
+        "best00001.weights.h5",
+        "epoch00003.weights.h5",
+    ]
+    one = averaged_model()
+    fit_validated(one, TrainingState(tmp_path / "one", "val_loss"), until=1)
+    raw = averaged_model(seed=7)
+    TrainingState(tmp_path / "one", "val_loss").restore(raw)
+    other = raw.evaluate(X, Y, batch_size=4, verbose=0)
     assert abs(other - losses[0]) > 1e-3
+
+
+def test_the_best_of_another_phase(tmp_path):
+    """Its optimizer trained other layers than the present one."""
+    made = averaged_model()
+    state = TrainingState(tmp_path, monitor="val_loss")  # the first is best
+    losses = fit_validated(made, state, until=1)
+    made.layers[0].trainable = False
+    made.compile(keras.optimizers.SGD(0.01), "mse")
+    fit(made, state, until=2, since=1)
+    assert state.best["epoch"] == 1
+    state.restore_best(made)
+    found = made.evaluate(X, Y, batch_size=4, verbose=0)
+    assert found == pytest.approx(losses[0], rel=1e-5)
+    assert TrainingState(tmp_path).finished() == 2
 
 
 def test_without_a_best_epoch_it_is_the_last(tmp_path):

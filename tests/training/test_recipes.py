@@ -21,6 +21,7 @@ from keras_csp.models.builder import build_network
 from keras_csp.training.phases import Phase
 from keras_csp.training.recipes import (
     FINE_TUNING,
+    FINE_TUNING_DETECTION,
     PAPER_CLASSIFICATION,
     PAPER_CLASSIFICATION_DENSE,
     PAPER_DETECTION,
@@ -104,7 +105,14 @@ CHANGES = [
     (DETECTION, "class_weight", ("losses", 5.0)),
 ]
 # Fields that do not enter a training, and those that have tests of their own.
-ELSEWHERE = {"name", "source", "augmentation", "phases", "ten_crop_shift"}
+ELSEWHERE = {
+    "name",
+    "source",
+    "augmentation",
+    "layer_decay",
+    "phases",
+    "ten_crop_shift",
+}
 
 
 @pytest.fixture(scope="module")
@@ -434,6 +442,32 @@ def test_epochs_take_the_recipes_steps():
     assert found.steps == 4
 
 
+def test_the_average_of_a_short_phase_forgets_where_it_began():
+    recipe = FINE_TUNING_DETECTION.replace(batch_size=1, ema=0.999)
+    phase = recipe.phases[0]
+    short, long = (recipe.for_phase(phase, n, 100) for n in (2, 1000))
+    assert short.ema**200 == pytest.approx(np.exp(-10))
+    assert long.ema == 0.999
+    assert recipe.replace(ema=None).for_phase(phase, 2, 100).ema is None
+
+
+@pytest.mark.parametrize(
+    ("recipe", "phases", "message"),
+    [
+        (FINE_TUNING_DETECTION, [("last_stage", 1.0)], "'head', 'neck', 'all'"),
+        (FINE_TUNING, [("neck", 1.0)], "'head', 'last_stage', 'all'"),
+        (FINE_TUNING, [("head", 0.5), ("all", 0.4)], "add up to 1.*0.5, 0.4"),
+        (FINE_TUNING, [("head", 0.0), ("all", 1.0)], "`fraction`.*=0.0"),
+        (FINE_TUNING, [("head", 0.1, -1.0)], "`learning_rate_factor`.*=-1.0"),
+    ],
+)
+def test_phases_out_of_range(recipe, phases, message):
+    names = ("part", "fraction", "learning_rate_factor")
+    phases = [dict(zip(names, phase)) for phase in phases]
+    with pytest.raises(ValueError, match=message):
+        recipe.replace(phases=phases)
+
+
 def test_a_schedule_of_another_length_keeps_the_fractions():
     schedule = PAPER_DETECTION.replace(steps=1000).make_schedule()
     for step, expected in [
@@ -467,10 +501,11 @@ def test_the_summary_names_what_is_in_the_recipe(name):
     ]
     if recipe.kind == "detection":
         expected += [recipe.box_loss, *map(str, recipe.sizes)]
-    else:
-        for phase in recipe.phases:
-            expected.append(f"{phase.part} for {100 * phase.fraction:g}%")
-            expected.append(f"learning rate x{phase.learning_rate_factor:g}")
+    if recipe.ema is not None:
+        expected.append(f"moving average {recipe.ema:g}")
+    for phase in recipe.phases:
+        expected.append(f"{phase.part} for {100 * phase.fraction:g}%")
+        expected.append(f"learning rate x{phase.learning_rate_factor:g}")
     for value in expected:
         assert value in line
     short = recipe.replace(steps=400, accumulation=2)

@@ -148,9 +148,8 @@ def test_arguments_of_every_example(monkeypatch, capsys):
         parsed(monkeypatch, parser, "--help")
     said = capsys.readouterr().out
     assert "What it does." in said
-    assert "paper-detection, small-detection, or the run.json" in " ".join(
-        said.split()
-    )
+    names = "paper-detection, small-detection, fine-tuning-detection, or the"
+    assert names in " ".join(said.split())
 
 
 def test_tensorboard_is_not_needed(tmp_path, monkeypatch, capsys):
