@@ -22,6 +22,7 @@ from keras_csp.detection.graph import build_graph
 from keras_csp.detection.inputs import (
     as_batches,
     as_images,
+    as_targets,
     slices,
     unknown_length,
 )
@@ -166,17 +167,19 @@ class Detector(keras.Model):
         """What the sides of images must divide by, where they are open."""
         return int(max(max(head.strides) for head in self.heads))
 
-    def compile(self, optimizer="adam", loss="ciou", **kwargs):
+    def compile(self, optimizer="adam", loss=None, **kwargs):
         """As `keras.Model.compile`.
 
         Args:
             optimizer: default "adam".
             loss: a `keras_csp.detection.YoloLoss`, or the name of its box
-                term: "mse", "iou", "giou", "diou" or "ciou" (default).
+                term: "mse", "iou", "giou", "diou" or "ciou". Default None:
+                `YoloLoss()`, what each head says; "ciou" for those of
+                `Detector(backbone, ...)`, the cfg's for Darknet's.
             **kwargs: e.g. `steps_per_execution`; `jit_compile` is True by
                 default on the JAX backend, elsewhere False.
         """
-        if isinstance(loss, str) and loss in BOX_LOSSES:
+        if loss is None or (isinstance(loss, str) and loss in BOX_LOSSES):
             loss = YoloLoss(loss)
         if not isinstance(loss, YoloLoss):
             raise ValueError(
@@ -196,6 +199,8 @@ class Detector(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
+        if sample_weight is not None:
+            y = {**y, "sample_weight": sample_weight}
         parts = self._loss_parts(y, y_pred)
         # Weighted by images: a count that does not depend on the data would
         # grow once more where TensorFlow looks for a batch after the last.
@@ -205,11 +210,15 @@ class Detector(keras.Model):
         return sum(parts.values()) + sum(self.losses)
 
     def _loss_parts(self, targets, maps):
+        targets = dict(targets)
+        sample_weight = targets.pop("sample_weight", None)
         if "crowd" in targets:  # groups of objects: none is to be found
-            labels = keras.ops.where(targets["crowd"], -1, targets["labels"])
-            targets = {**targets, "labels": labels}
+            crowd = targets["crowd"]
+            targets["labels"] = keras.ops.where(crowd, -1, targets["labels"])
+            regions = keras.ops.where(crowd[..., None], targets["boxes"], 0)
+            targets.setdefault("ignore", regions)
         maps = [maps[level] for level in self._made.heads]
-        return self._made.loss(targets, maps, self.heads)
+        return self._made.loss(targets, maps, self.heads, sample_weight)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return self.get_metrics_result()
@@ -224,7 +233,15 @@ class Detector(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, y=None, validation_data=None, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        validation_data=None,
+        class_weight=None,
+        sample_weight=None,
+        **kwargs,
+    ):
         """As `keras.Model.fit`; `validation_data` adds val_AP, val_AP50, ...
 
         Args:
@@ -232,6 +249,10 @@ class Detector(keras.Model):
                 Images of three channels are given in grey to a detector of
                 one.
             validation_data: a data set, or a pair of images and targets.
+            class_weight: {label: weight}: the errors of the boxes of a class
+                are multiplied by it. Default None: 1.
+            sample_weight: weights of images given as arrays, `(images,)`; a
+                data set gives them as a third part. Default None: 1.
             **kwargs: the other arguments of `keras.Model.fit`, by name. Where
                 the optimizer averages weights (`use_ema`), give
                 `keras.callbacks.SwapEMAWeights()` among the `callbacks`, to
@@ -239,13 +260,28 @@ class Detector(keras.Model):
         """
         if self._made.loss is None:
             raise ValueError("Call `compile` before `fit`")
-        x = as_batches(x, self) if y is None else as_images(x, self)
-        if y is None:
+        if hasattr(x, "element_spec"):
+            x = as_batches(x, self, class_weight)
             kwargs.setdefault("shuffle", False)  # a data set does it itself
+        else:
+            x = as_images(x, self)
+            y = as_targets(y, self, sample_weight, class_weight)
         if hasattr(validation_data, "element_spec"):
             validation_data = as_batches(validation_data, self)
         with unknown_length():
             return super().fit(x, y, validation_data=validation_data, **kwargs)
+
+    def train_on_batch(
+        self,
+        x,
+        y=None,
+        sample_weight=None,
+        class_weight=None,
+        return_dict=False,
+    ):
+        """As `keras.Model.train_on_batch`, with the weights of `fit`."""
+        y = as_targets(y, self, sample_weight, class_weight)
+        return super().train_on_batch(x, y, return_dict=return_dict)
 
     def evaluate(
         self,
@@ -257,6 +293,7 @@ class Detector(keras.Model):
         return_dict=True,
         precision=None,
         callbacks=None,
+        sample_weight=None,
         score_threshold=EVALUATION["score_threshold"],
         iou_threshold=EVALUATION["iou_threshold"],
         nms=None,
@@ -276,6 +313,8 @@ class Detector(keras.Model):
             precision: an `AveragePrecision` to be filled, which then also has
                 the numbers of each class and the curves. Default: a new one.
             callbacks: as in Keras.
+            sample_weight: weights of images given as arrays, for the losses;
+                average precision counts all alike. Default None: 1.
             score_threshold, iou_threshold, nms, max_detections: as of
                 `NonMaxSuppression`. Default 0.001, since average precision
                 counts every box, 0.6, the detector's own, and 100.
@@ -293,6 +332,7 @@ class Detector(keras.Model):
             dataset = as_batches(x, self)
         else:
             images = as_images(x, self)
+            y = as_targets(y, self, sample_weight)
             dataset = list(slices(images, y, batch_size or 32))
         if precision is None:
             precision = AveragePrecision(self.classes)
@@ -337,7 +377,7 @@ class Detector(keras.Model):
             return {}
         if self._made.loss_parts is None:
             self._made.loss_parts = _compiled(self._loss_parts)
-        used = targets.keys() & {"boxes", "labels", "crowd"}
+        used = targets.keys() & _OF_THE_LOSS
         targets = {
             key: keras.ops.convert_to_tensor(targets[key]) for key in used
         }
@@ -445,6 +485,17 @@ class Detector(keras.Model):
         return self._made.inference[key]
 
 
+# Which of the targets `YoloLoss` or its caller reads.
+_OF_THE_LOSS = {
+    "boxes",
+    "labels",
+    "crowd",
+    "ignore",
+    "box_weights",
+    "sample_weight",
+}
+
+
 def _signature():
     """The arguments of a detector of the paper: its graph's, and `weights`."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -474,10 +525,12 @@ def _graph_for(arguments, weights):
     """
     names = arguments.get("class_names")
     saved = None if weights is None else keras_files.detector_classes(weights)
-    classes = arguments.get("classes") or (len(names) if names else saved)
+    classes = arguments.get("classes")
+    if classes is None:
+        classes = len(names) if names else saved or 80
     graph = functools.partial(build_graph, **arguments)
-    if not saved or not classes or saved == classes:
-        return graph(classes=classes or 80), weights
+    if saved in (None, classes):
+        return graph(classes=classes), weights
     theirs = keras_files.image_spec(weights).class_names
     other = Detector(**graph(classes=saved, class_names=theirs))
     keras_files.load(other, weights)

@@ -51,10 +51,11 @@ def detections(model, dataset, steps=None, verbose="auto", callbacks=None):
         # JAX and PyTorch do not take TensorFlow's tensors.
         dataset = dataset.as_numpy_iterator()
     index = 0
-    for index, (images, targets) in enumerate(dataset, 1):
+    for index, (images, targets, *weights) in enumerate(dataset, 1):
         if callbacks is not None:
             callbacks.on_test_batch_begin(index - 1)
-        yield targets, model.predict_on_batch(images)
+        weighted = {"sample_weight": weights[0]} if weights else {}
+        yield {**targets, **weighted}, model.predict_on_batch(images)
         if bar:
             bar.update(index)
         if index == steps:

@@ -4,11 +4,21 @@ import contextlib
 import warnings
 
 import keras
+import numpy as np
 
 from keras_csp._channels import check_channels, in_channels
+from keras_csp._validation import is_integer
 
 # Targets with a row for each box, and the numbers of rows that are compiled.
-_OF_BOXES = {"boxes", "labels", "crowd", "area", "original_boxes", "ignore"}
+_OF_BOXES = {
+    "boxes",
+    "labels",
+    "box_weights",
+    "crowd",
+    "area",
+    "original_boxes",
+    "ignore",
+}
 _ROWS = [16 * 2**power for power in range(12)]
 
 
@@ -60,30 +70,116 @@ def check_images(images, detector):
     return images
 
 
-def as_batches(x, detector):
-    """A data set of (images, {"boxes", "labels"}), of what `fit` is given."""
+def as_batches(x, detector, class_weight=None):
+    """A data set of (images, targets), of what `fit` is given.
+
+    Weights of the images are one of the targets then, "sample_weight".
+
+    Raises:
+        ValueError: a data set of other parts, or images that do not fit.
+    """
     if not hasattr(x, "element_spec"):
         return x
     spec = x.element_spec
     if not isinstance(spec, tuple) or len(spec) not in (2, 3):
         raise ValueError(
-            'A data set must give (images, {"boxes", "labels"}) or (images, '
-            f"boxes, labels). Received: {spec}"
+            'A data set must give (images, {"boxes", "labels"}), with or '
+            "without a weight of each image, or (images, boxes, labels). "
+            f"Received: {spec}"
         )
     check_images(spec[0], detector)
     if len(spec) == 3:
-        x = x.map(
-            lambda images, boxes, labels: (
-                images,
-                {"boxes": boxes, "labels": labels},
-            )
-        )
+        weighted = isinstance(spec[1], dict)
+        x = x.map(_with_sample_weight if weighted else _with_names)
     channels = detector.input_shape[-1]
     if spec[0].shape[-1] not in (None, channels):
         x = x.map(
             lambda images, targets: (in_channels(images, channels), targets)
         )
+    if class_weight is not None:
+        weights = class_weights(class_weight, detector)
+        x = x.map(
+            lambda images, targets: (images, weigh_boxes(targets, weights))
+        )
     return x.map(_rounded) if keras.backend.backend() == "jax" else x
+
+
+def _with_sample_weight(images, targets, sample_weight):
+    return images, {**targets, "sample_weight": sample_weight}
+
+
+def _with_names(images, boxes, labels):
+    return images, {"boxes": boxes, "labels": labels}
+
+
+def as_targets(targets, detector, sample_weight=None, class_weight=None):
+    """Targets of arrays with the weights that `fit` is given.
+
+    Raises:
+        ValueError: targets that are not a dict, or weights that do not fit.
+    """
+    if sample_weight is None and class_weight is None:
+        return targets
+    if not isinstance(targets, dict):
+        raise ValueError(
+            "`sample_weight` and `class_weight` need images and targets as "
+            'arrays, or a tf.data.Dataset; else put "sample_weight" `(batch,)` '
+            'or "box_weights" `(batch, m)` into the targets. Received: targets '
+            f"of type {type(targets).__name__}"
+        )
+    if sample_weight is not None:
+        sample_weight = np.asarray(sample_weight, "float32")
+        if sample_weight.shape != (len(targets["labels"]),):
+            raise ValueError(
+                "`sample_weight` must have one number for each of "
+                f"{len(targets['labels'])} images. Received: shape "
+                f"{sample_weight.shape}"
+            )
+        targets = {**targets, "sample_weight": sample_weight}
+    if class_weight is not None:
+        targets = weigh_boxes(targets, class_weights(class_weight, detector))
+    return targets
+
+
+def class_weights(class_weight, detector):
+    """The weight of each class, 1 where `class_weight` does not name it.
+
+    Raises:
+        ValueError: not a dict from labels of the detector to numbers of at
+            least 0.
+    """
+    weights = np.ones(detector.classes, "float32")
+    if not isinstance(class_weight, dict):
+        raise ValueError(
+            "`class_weight` must be a dict from labels to numbers. Received: "
+            f"class_weight={class_weight!r}"
+        )
+    for label, weight in class_weight.items():
+        known = is_integer(label) and 0 <= label < detector.classes
+        if not known or isinstance(weight, bool) or not weight >= 0:
+            raise ValueError(
+                "`class_weight` must be a dict from labels, 0 to "
+                f"{detector.classes - 1}, to numbers of at least 0. Received: "
+                f"{label!r}: {weight!r}"
+            )
+        weights[label] = weight
+    return weights
+
+
+def weigh_boxes(targets, weights):
+    """The targets with each box's weight multiplied by that of its class."""
+    labels = targets["labels"]
+    if not keras.ops.is_tensor(labels) and not isinstance(labels, np.ndarray):
+        labels = np.asarray(labels)
+    if isinstance(labels, np.ndarray):
+        found = weights[np.maximum(labels, 0)]
+    else:
+        import tensorflow as tf  # of a data set
+
+        found = tf.gather(weights, tf.maximum(labels, 0))
+    before = targets.get("box_weights")
+    found = found if before is None else found * before
+    return {**targets, "box_weights": found}
 
 
 def as_images(x, detector):

@@ -162,14 +162,21 @@ class _HeadLoss:
         return ops.sum(weights * errors, axis=(1, 2))
 
     def _class_errors(self):
-        targets = self._smoothed(self.slots.class_targets)
-        errors = self._error(self.found[..., 5:], targets)
+        errors = self._errors_of_classes(
+            self.found[..., 5:], self.slots.class_targets
+        )
+        weights = self.slots.share * self.truth.weights[..., None]
+        return ops.sum(weights * errors, axis=(1, 2))
+
+    def _errors_of_classes(self, x, hit):
+        """Added up; `hit` is 1 for the classes of the boxes, else 0."""
+        smoothing = self.options.label_smoothing
+        targets = hit * (1 - smoothing) + smoothing / 2
+        errors = self._error(x, targets)
         if self.options.class_weights is not None:
             each = ops.convert_to_tensor(self.options.class_weights, "float32")
-            hit = self.slots.class_targets
             errors = errors * (1 - hit + hit * each)
-        weights = self.truth.weights[..., None, None] * errors
-        return ops.sum(self.slots.share[..., None] * weights, axis=(1, 2, 3))
+        return ops.sum(errors, axis=-1)
 
     def _objectness_errors(self, overlap):
         """What each prediction's objectness should be, and whether it counts.
@@ -235,20 +242,20 @@ class _HeadLoss:
             self.grid.all_cells()[:, None],
             ops.reshape(boxes, (*shape, 4)),
         )
-        targets = ops.one_hot(labels, self.head.classes, dtype="float32")
-        classes = self._error(self.rows[..., 5:], self._smoothed(targets))
+        classes = self._errors_of_classes(
+            self.rows[..., 5:],
+            ops.one_hot(labels, self.head.classes, dtype="float32"),
+        )
+        given = ops.take_along_axis(self.truth.weights, index, axis=1)
+        given = ops.where(hit, given, 0.0)
         return (
             ops.sum(weights * ops.reshape(errors, ops.shape(weights)), axis=1),
-            ops.sum(weights * ops.sum(classes, axis=-1), axis=1),
+            ops.sum(given * classes, axis=1),
         )
 
     def _best_class(self):
         best = ops.max(self.rows[..., 5:], axis=-1)
         return best if self.head.new_coords else ops.sigmoid(best)
-
-    def _smoothed(self, targets):
-        smoothing = self.options.label_smoothing
-        return targets * (1 - smoothing) + smoothing / 2
 
     def _error(self, x, target):
         """Of a probability: cross-entropy; squared with `new_coords`."""

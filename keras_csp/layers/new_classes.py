@@ -25,8 +25,7 @@ def with_classes(model, class_names=None, classes=None, start="mean"):
 
     Args:
         model: a functional model with `YoloHead`s after convolutions.
-        class_names: names of the new classes, different texts. Default None:
-            none known.
+        class_names: names of the new classes. Default None: none known.
         classes: their number, where no names are given.
         start: what the rows of new classes start from: "mean" (default), that
             of the rows of all old ones; or "random".
@@ -42,7 +41,8 @@ def with_classes(model, class_names=None, classes=None, start="mean"):
     check_choice("start", start, STARTS)
     names = None if class_names is None else tuple(class_names)
     classes = check_positive("classes", len(names) if names else classes)
-    old_names = getattr(image_spec(model), "class_names", None)
+    spec = image_spec(model)
+    old_names = None if spec is None else spec.class_names
     rows = _rows(names, classes, old_names)
     replaced = []
     for head, layer in heads_and_convolutions(model):
@@ -54,6 +54,8 @@ def with_classes(model, class_names=None, classes=None, start="mean"):
         old = next(o for o, its in replaced if its is layer)
         _carry(old, layer, len(head.anchors), rows, start)
     _log(model, rows, names, start)
+    if names is None and old_names is None:
+        return new
     return with_image_spec(new, class_names=names)
 
 

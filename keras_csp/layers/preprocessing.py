@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_csp._keras_internals import functional
 from keras_csp._structure import with_layers
 from keras_csp._validation import check_choice, check_positive
 
@@ -185,7 +186,9 @@ def with_image_spec(model, spec=None, **changes):
     if old is None:
         image = keras.Input(shape=model.input_shape[1:], name="image")
         x = Preprocessing(spec, name="preprocessing")(image)
-        return keras.Model(image, model.call(x), name=model.name)
+        graph = functional(model)
+        make = keras.Model if graph is not model else type(model)
+        return make(image, model.call(x), name=model.name)
     new = Preprocessing(
         spec, origin=old.origin, name=old.name, dtype=old.dtype_policy
     )

@@ -186,7 +186,8 @@ class YoloHead(keras.layers.Layer):
         most = ops.cast(ops.stack([width, height]), "float32") - 1
         cell = ops.clip(ops.floor(self._centre(boxes)), 0.0, most)
         place, size = self.encode_at(boxes[..., None, :], cell[..., None, :])
-        return cell, place[..., 0, :], size
+        least, most = (self._place(offset) for offset in (0.0, 1.0))
+        return cell, ops.clip(place[..., 0, :], least, most), size
 
     def encode_at(self, boxes, cell):
         """The last two of `encode`, of boxes for any cell.
@@ -198,12 +199,16 @@ class YoloHead(keras.layers.Layer):
         Returns:
             `(..., n or 1, 2)` and `(..., n, 2)`.
         """
-        offset = ops.clip(self._centre(boxes) - cell, 0.0, 1.0)
-        place = (offset + (self.scale_x_y - 1) / 2) / self.scale_x_y
+        offset = self._centre(boxes) - cell
+        place = self._place(offset)
         sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 1.0)
         ratio = sides / self._anchors()
         size = ops.sqrt(ratio) / 2 if self.new_coords else ops.log(ratio)
         return place, size
+
+    def _place(self, offset):
+        """The inverse of `offset`."""
+        return (offset + (self.scale_x_y - 1) / 2) / self.scale_x_y
 
     def _centre(self, boxes):
         """Of boxes in pixels, in cells."""

@@ -147,14 +147,14 @@ def test_the_kinds_differ(tmp_path, rng):
         rng.normal(0, 0.5, (2, 64 // stride, 96 // stride, 24))
         for stride in (16, 32)
     ]
-    plain = "ignore_thresh=.2 truth_thresh=1"
+    plain = "ignore_thresh=.2 truth_thresh=1"  # of a key, the first counts
     values = {}
     for option in (
         "",
         "ignore_thresh=.4",
         "truth_thresh=.4",
-        "iou_thresh=.2",
-        "iou_thresh=.2 iou_thresh_kind=giou",
+        "iou_thresh=.4",
+        "iou_thresh=.4 iou_thresh_kind=giou",
         "iou_loss=iou",
         "iou_loss=ciou",
         "iou_normalizer=.07",
@@ -164,6 +164,7 @@ def test_the_kinds_differ(tmp_path, rng):
         "counters_per_class=1,2,3",
         "counters_per_class=1,2,3 cls_normalizer=.5",
         "counters_per_class=1,2,3 max_delta=2",
+        "counters_per_class=1,2,3 max_delta=2 iou_loss=giou",
     ):
         path = tmp_path / "a.cfg"
         path.write_text(cfg_text(f"{option} {plain}"))

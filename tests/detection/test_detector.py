@@ -10,6 +10,7 @@ import timm_weights
 from PIL import Image
 from safetensors.numpy import save_file
 from support import GOLDEN, TESTS, randomize, run_python, tiny_backbone
+from yolo_loss_loops import PARTS
 
 import keras_csp
 from keras_csp.data import DetectionAugmentation, DetectionData, ImageRecord
@@ -486,14 +487,15 @@ def test_jax_compiles_one_program_for_many_numbers_of_boxes(tmp_path):
     run_python(ROUNDED, KERAS_BACKEND="jax", PYTHONPATH=str(path), **QUICK_JAX)
 
 
-def test_crowds_are_not_in_the_loss(rng):
+def test_a_crowd_is_no_object(rng):
+    """One so small that no prediction lies in it changes nothing."""
     detector = small()
     detector.compile("sgd")
     x, y = data(rng)
     maps = detector(x)
     plain = float(detector.compute_loss(x, y, maps))
     more = {
-        "boxes": np.concatenate([y["boxes"], [[[1, 1, 9, 9]]] * 4], axis=1),
+        "boxes": np.concatenate([y["boxes"], [[[1, 1, 4, 4]]] * 4], axis=1),
         "labels": np.concatenate([y["labels"], [[1]] * 4], axis=1),
         "crowd": np.array([[False, False, True]] * 4),
     }
@@ -692,8 +694,8 @@ def test_bad_images_are_named(images, message):
 def test_bad_losses_are_named(detector):
     with pytest.raises(ValueError, match="'l1'"):
         detector.compile(loss="l1")
-    with pytest.raises(ValueError, match=r"YoloLoss.*Received: loss=None"):
-        detector.compile(loss=None)
+    with pytest.raises(ValueError, match=r"YoloLoss.*Received: loss=3"):
+        detector.compile(loss=3)
     with pytest.raises(ValueError, match="Call `compile` before"):
         small().fit(np.zeros((1, 64, 64, 3)), {})
     with pytest.raises(ValueError, match=r"`backbone_weights`.*'imagenet'"):
@@ -705,3 +707,142 @@ def test_bad_losses_are_named(detector):
 def test_config_is_json(detector):
     json.dumps(keras.saving.serialize_keras_object(detector))
     assert keras_csp.Detector is Detector
+
+
+def losses_of(detector, images, targets, **weights):
+    """The losses of one step that changes nothing."""
+    detector.compile(keras.optimizers.SGD(0.0), "giou")
+    history = detector.fit(
+        images, targets, batch_size=len(images), verbose=0, **weights
+    ).history
+    return {name: values[0] for name, values in history.items()}
+
+
+@pytest.fixture(scope="module")
+def weighing():
+    """A detector, four images, and targets of two classes and padding."""
+    detector = keras_csp.Detector(
+        tiny_backbone(), "prn", classes=2, input_shape=(64, 64, 3)
+    )
+    images = np.random.default_rng(5).random((4, 64, 64, 3), "float32")
+    boxes = np.tile(np.float32([[8, 8, 40, 40], [30, 20, 60, 63]]), (4, 1, 1))
+    labels = np.int32([[0, -1], [1, 0], [0, -1], [1, 1]])
+    return detector, images, {"boxes": boxes, "labels": labels}
+
+
+def test_class_weights_weigh_the_boxes(weighing):
+    detector, images, targets = weighing
+    each = np.where(targets["labels"] == 1, 50.0, 1.0)
+    expected = losses_of(detector, images, {**targets, "box_weights": each})
+    found = losses_of(detector, images, targets, class_weight={0: 1.0, 1: 50})
+    assert found == pytest.approx(expected)
+    assert found["loss"] > 2 * losses_of(detector, images, targets)["loss"]
+
+
+def test_sample_weights_weigh_the_images(weighing):
+    detector, images, targets = weighing
+    weights = np.array([0, 0.5, 0, 3.0])
+    expected = dict.fromkeys(PARTS, 0.0)
+    for weight, alone in zip(weights, np.eye(4)):
+        parts = losses_of(detector, images, targets, sample_weight=alone)
+        for name in PARTS:
+            expected[name] += weight * parts[name]
+    found = losses_of(detector, images, targets, sample_weight=weights)
+    for name in PARTS:
+        assert found[name] == pytest.approx(expected[name], rel=1e-4)
+
+
+def test_weights_of_a_data_set(weighing):
+    tf = pytest.importorskip("tensorflow")
+    detector, images, targets = weighing
+    weights = np.float32([0, 0.5, 0, 3.0])
+    class_weight = {1: 4.0}
+    expected = losses_of(
+        detector,
+        images,
+        targets,
+        sample_weight=weights,
+        class_weight=class_weight,
+    )
+    dataset = tf.data.Dataset.from_tensor_slices((images, targets, weights))
+    detector.compile(keras.optimizers.SGD(0.0), "giou")
+    found = detector.fit(
+        dataset.batch(4), class_weight=class_weight, verbose=0
+    ).history
+    assert {k: v[0] for k, v in found.items()} == pytest.approx(expected)
+    results = detector.evaluate(dataset.batch(2), verbose=0)
+    arrays = detector.evaluate(
+        images, targets, sample_weight=weights, batch_size=2, verbose=0
+    )
+    assert results == pytest.approx(arrays)
+    plain = detector.evaluate(images, targets, verbose=0)
+    assert plain["loss"] != pytest.approx(arrays["loss"], rel=1e-2)
+    assert plain["AP"] == arrays["AP"]
+
+
+def test_weights_of_one_batch(weighing):
+    detector, images, targets = weighing
+    weights = np.float32([0, 0.5, 0, 3.0])
+    expected = losses_of(
+        detector, images, targets, sample_weight=weights, class_weight={0: 2}
+    )
+    detector.compile(keras.optimizers.SGD(0.0), "giou")
+    found = detector.train_on_batch(
+        images,
+        targets,
+        sample_weight=weights,
+        class_weight={0: 2},
+        return_dict=True,
+    )
+    assert {k: float(v) for k, v in found.items()} == pytest.approx(expected)
+
+
+def test_validation_has_the_weights_of_its_images(weighing):
+    detector, images, targets = weighing
+    weights = np.float32([0, 0.5, 0, 3.0])
+    detector.compile(keras.optimizers.SGD(0.0), "giou")
+    history = detector.fit(
+        images,
+        targets,
+        batch_size=4,
+        verbose=0,
+        validation_data=(images, targets, weights),
+    ).history
+    expected = detector.evaluate(
+        images, targets, sample_weight=weights, verbose=0
+    )
+    assert history["val_loss"][0] == pytest.approx(expected["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"class_weight": [1, 2]}, "`class_weight` must be a dict"),
+        ({"class_weight": {2: 1.0}}, "labels, 0 to 1,.* Received: 2: 1.0"),
+        ({"class_weight": {"cat": 1.0}}, "Received: 'cat': 1.0"),
+        ({"class_weight": {0: -1}}, "Received: 0: -1"),
+        ({"sample_weight": np.ones((4, 1))}, r"Received: shape \(4, 1\)"),
+        ({"sample_weight": np.ones(3)}, r"each of 4 images.*shape \(3,\)"),
+    ],
+)
+def test_wrong_weights(weights, message, weighing):
+    detector, images, targets = weighing
+    detector.compile("adam")
+    with pytest.raises(ValueError, match=message):
+        detector.fit(images, targets, verbose=0, **weights)
+
+
+def test_crowds_are_regions_to_ignore(weighing):
+    """Nothing in them is background, and nobody is to be found there."""
+    detector, images, targets = weighing
+    crowd = np.zeros_like(targets["labels"], bool)
+    crowd[1, 1] = crowd[3, 0] = True
+    found = losses_of(detector, images, {**targets, "crowd": crowd})
+    regions = np.where(crowd[..., None], targets["boxes"], 0)
+    labels = np.where(crowd, -1, targets["labels"])
+    expected = losses_of(
+        detector, images, {**targets, "labels": labels, "ignore": regions}
+    )
+    assert found == pytest.approx(expected)
+    without = losses_of(detector, images, {**targets, "labels": labels})
+    assert found["objectness_loss"] < without["objectness_loss"]
