@@ -448,7 +448,7 @@ def test_the_average_of_a_short_phase_forgets_where_it_began():
     short, long = (recipe.for_phase(phase, n, 100) for n in (2, 1000))
     assert short.ema**200 == pytest.approx(np.exp(-10))
     assert long.ema == 0.999
-    assert recipe.replace(ema=None).for_phase(phase, 2, 100).ema is None
+    assert FINE_TUNING.for_phase(phase, 2, 100).ema is None
 
 
 @pytest.mark.parametrize(
