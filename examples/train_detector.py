@@ -3,6 +3,12 @@
     python examples/train_detector.py --train train.json --validation val.json
     python examples/train_detector.py --train tfds:voc/2007:train \\
         --validation tfds:voc/2007:validation --backbone CSPResNet50
+    python examples/train_detector.py --train train.json \\
+        --validation val.json --from yolov4-tiny.cfg \\
+        --weights yolov4-tiny.weights
+
+With --from a published detector learns your boxes: its layers and weights stay,
+its heads get your classes, and the recipe is fine-tuning-detection.
 
 The boxes: a JSON in COCO's format, its images beside it or in --images; or a
 set of TensorFlow Datasets, tfds:NAME:SPLIT. Faulty boxes and images are named
@@ -43,6 +49,8 @@ ARGUMENTS = (
     "images",
     "on_error",
     "limit",
+    "start",
+    "refit_anchors",
     "backbone",
     "neck",
     "levels",
@@ -56,17 +64,46 @@ ARGUMENTS = (
 )
 
 
-def make_recipe(options):
-    """The recipe of --recipe, changed by the other arguments."""
+def load_start(options):
+    """The detector of --from, of images of any size; None without it."""
+    if options.start is None:
+        return None
+    if not options.start.endswith(".cfg"):
+        detector = keras.saving.load_model(options.start)
+        if not isinstance(detector, keras_csp.Detector):
+            raise ValueError(f"--from {options.start} is not a detector")
+        return detector
+    load = keras_csp.Detector.from_darknet
+    detector = load(options.start, options.weights)
+    if options.size or options.sizes:  # other than the cfg's
+        shape = (None, None, detector.input_shape[-1])
+        size = keras_csp.image_spec(detector).size
+        detector = load(options.start, options.weights, input_shape=shape)
+        detector = keras_csp.with_image_spec(detector, size=size)
+    return detector
+
+
+def make_recipe(options, start=None):
+    """The recipe of --recipe, changed by the other arguments.
+
+    Args:
+        options: the arguments.
+        start: the detector of --from, whose size is the default.
+    """
+    name, size = "small-detection", options.size
+    if options.start:
+        name = "fine-tuning-detection"
+    if start is not None:
+        size = size or keras_csp.image_spec(start).size
     recipe = recipes.get_recipe(
-        options.recipe,
+        options.recipe or name,
         kind="detection",
         batch_size=options.batch,
         learning_rate=options.learning_rate,
         box_loss=options.box_loss,
         anchor_threshold=options.anchor_threshold,
     )
-    recipe = recipe.at_size(options.size).replace(sizes=options.sizes)
+    recipe = recipe.at_size(size).replace(sizes=options.sizes)
     recipe = recipe.with_augmentation(mosaic=options.mosaic)
     if options.no_up:
         recipe = recipe.with_augmentation(rotate90=True, vertical_flip=0.5)
@@ -91,8 +128,21 @@ def load_all(options):
     return data
 
 
-def build(options, recipe, train):
-    """A compiled detector of images of any size."""
+def build(options, recipe, train, start=None):
+    """The detector: that of --from for these classes, or a new one."""
+    if start is None:
+        detector = build_new(options, recipe, train)
+    else:
+        detector = start.with_classes(train.class_names)
+    # The size at which it is measured, and which keras-csp predict uses.
+    detector = keras_csp.with_image_spec(detector, size=recipe.size)
+    if options.refit_anchors:
+        detector = detection.refit_anchors(detector, train, seed=options.seed)
+    return detector
+
+
+def build_new(options, recipe, train):
+    """A detector of images of any size, with anchors of these boxes."""
     neck = detection.get_neck(
         options.neck, options.levels, options.attention, options.spp
     )
@@ -102,7 +152,7 @@ def build(options, recipe, train):
         spec=recipe.size,
         seed=options.seed,
     )
-    detector = keras_csp.Detector(
+    return keras_csp.Detector(
         options.backbone,
         neck,
         classes=len(train.class_names),
@@ -112,10 +162,6 @@ def build(options, recipe, train):
         weights=options.weights,
         class_names=train.class_names,
     )
-    # The size at which it is measured, and which keras-csp predict uses.
-    detector = keras_csp.with_image_spec(detector, size=recipe.size)
-    detector.compile(recipe.make_optimizer(detector), recipe.make_loss())
-    return detector
 
 
 def fit(detector, data, options, recipe):
@@ -169,19 +215,20 @@ def main():
     options = parse()
     with run.cli_errors("train_detector"):
         keras.utils.set_random_seed(options.seed)
-        recipe = make_recipe(options)
+        start = load_start(options)
+        recipe = make_recipe(options, start)
         data = load_all(options)
         train = data["train"]
         options.epochs = options.epochs or recipe.epochs(train.size)
         recipe = recipe.for_epochs(options.epochs, train.size)
-        detector = build(options, recipe, train)
+        detector = build(options, recipe, train, start)
         run.save_run(
             options.output,
             recipe,
             {name: getattr(options, name) for name in ARGUMENTS},
             free=("epochs", "recipe.steps"),
         )
-        shape = (recipe.size, recipe.size, 3)
+        shape = (*keras_csp.image_spec(detector).size, 3)
         print(keras_csp.count(detector, input_shape=shape).summary())
         print(recipe.summary())
         fit(detector, data, options, recipe)
@@ -197,7 +244,7 @@ def parse():
     parser = run.make_parser(__doc__, output="runs/detector")
     add_data_arguments(parser.add_argument_group("data"))
     add_detector_arguments(parser.add_argument_group("detector"))
-    run.add_recipe_arguments(parser, "detection", "small-detection", epochs=100)
+    run.add_recipe_arguments(parser, "detection", None, epochs=100)
     add_recipe_changes(parser.add_argument_group("changes of the recipe"))
     return run.parse_arguments(parser)
 
@@ -231,6 +278,18 @@ def add_data_arguments(group):
 
 def add_detector_arguments(group):
     group.add_argument(
+        "--from",
+        dest="start",
+        help="a published detector to start from: a Darknet .cfg, with its "
+        "--weights, or a .keras file of a detector; default: a new one, of "
+        "--backbone and --neck",
+    )
+    group.add_argument(
+        "--refit-anchors",
+        action="store_true",
+        help="with --from: anchors of your boxes in place of its own",
+    )
+    group.add_argument(
         "--backbone",
         default="CSPPeleeNet",
         help="a name of keras_csp.list_models(); default CSPPeleeNet",
@@ -262,8 +321,8 @@ def add_detector_arguments(group):
     )
     group.add_argument(
         "--weights",
-        help="of the whole detector: a .weights.h5 or .keras file; default: "
-        "random",
+        help="of the whole detector: a .weights.h5 or .keras file, or a "
+        "Darknet file with --from; default: random",
     )
 
 

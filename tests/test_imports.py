@@ -28,7 +28,7 @@ ALLOWED = {
     "data": {"layers"},
     "preprocessing": {"layers", "data", "weights"},
     "analysis": {"models", "detection"},
-    "training": {"layers", "data", "models", "detection"},
+    "training": {"darknet", "layers", "data", "models", "detection"},
     "export": {"layers", "detection"},
     "commands": {
         "analysis",

@@ -48,8 +48,11 @@ class Recipe:
         steps: of the whole training.
         warmup, warmup_power: as of `Warmup`; `warmup` is at most a tenth of
             `steps`.
-        decay: "steps", "cosine" or "polynomial", as of `make_decay`.
+        decay: "constant", "steps", "cosine" or "polynomial", as of
+            `make_decay`.
         drops: fractions of the training, for "steps".
+        drop_factors: what the learning rate is multiplied by at each of them.
+            Default: 0.1.
         size: side of the network's input, in pixels.
         augmentation: the arguments of the augmentation, as a dict, or the
             augmentation itself.
@@ -78,6 +81,7 @@ class Recipe:
     momentum: float = 0.9
     warmup_power: float = 4
     drops: tuple = ()
+    drop_factors: tuple | None = None
     clip_norm: float | None = None
     layer_decay: float = 1.0
     ema: float | None = None
@@ -88,7 +92,7 @@ class Recipe:
     def __post_init__(self):
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("decay", self.decay, DECAYS)
-        for name in ("batch_size", "steps", "accumulation", "size"):
+        for name in ("batch_size", "steps", "accumulation"):
             check_positive(name, getattr(self, name))
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(
@@ -111,6 +115,9 @@ class Recipe:
         # A copy, since recipes share their dicts.
         object.__setattr__(self, "augmentation", dict(augmentation))
         object.__setattr__(self, "drops", tuple(self.drops))
+        if self.drop_factors is not None:
+            factors = tuple(self.drop_factors)
+            object.__setattr__(self, "drop_factors", factors)
         phases = check_phases(self.phases, self.parts)
         object.__setattr__(self, "phases", phases)
 
@@ -158,7 +165,13 @@ class Recipe:
     def make_schedule(self):
         """The learning rate by batch, a `Warmup`."""
         return Warmup(
-            make_decay(self.decay, self.learning_rate, self.steps, self.drops),
+            make_decay(
+                self.decay,
+                self.learning_rate,
+                self.steps,
+                self.drops,
+                self.drop_factors,
+            ),
             self._warmup_steps(),
             self.warmup_power,
             self.accumulation,
@@ -281,6 +294,7 @@ class ClassificationRecipe(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
+        check_positive("size", self.size)
         check_positive("ten_crop_shift", self.ten_crop_shift)
 
     def at_size(self, size):
@@ -390,16 +404,15 @@ class DetectionRecipe(Recipe):
     """How a detector is trained.
 
     Attributes:
-        size: side of the input, a multiple of 32, for which anchors are
-            fitted and average precision is measured.
-        sizes: sides of the training images, one drawn for each batch.
+        size: side of the input or (height, width), multiples of 32, for which
+            anchors are fitted and average precision is measured.
+        sizes: those of the training images, one drawn for each batch.
         augmentation: of `keras_csp.data.DetectionAugmentation`.
         box_loss: "mse", "iou", "giou", "diou" or "ciou", as of `YoloLoss`;
-            likewise the next four.
-        anchor_threshold: default 1.
-        ignore_threshold: default 0.7.
-        box_weight: default None: `YoloLoss`'s own for this `box_loss`.
-        objectness_weight, class_weight: default 1.
+            likewise the next five. Default None: what each head says, see
+            `keras_csp.layers.LossOptions`; for `label_smoothing` 0 says so.
+        anchor_threshold, ignore_threshold, box_weight, objectness_weight,
+            class_weight: default None.
         evaluation_batch_size: images of a batch of a validation. Default 8.
         (the others): see `Recipe`.
     """
@@ -408,39 +421,42 @@ class DetectionRecipe(Recipe):
     parts: ClassVar[tuple] = DETECTOR_PARTS
 
     sizes: tuple
-    box_loss: str
-    anchor_threshold: float = 1.0
-    ignore_threshold: float = 0.7
+    box_loss: str | None = None
+    anchor_threshold: float | None = None
+    ignore_threshold: float | None = None
     box_weight: float | None = None
-    objectness_weight: float = 1.0
-    class_weight: float = 1.0
+    objectness_weight: float | None = None
+    class_weight: float | None = None
     evaluation_batch_size: int = 8
 
     def __post_init__(self):
         super().__post_init__()
         check_positive("evaluation_batch_size", self.evaluation_batch_size)
-        object.__setattr__(self, "sizes", tuple(self.sizes))
         if not self.sizes:
             raise ValueError("`sizes` must have at least one. Received: ()")
-        for size in (self.size, *self.sizes):
-            if check_positive("size", size) % _STRIDE:
-                raise ValueError(
-                    f"`size` and `sizes` must be multiples of {_STRIDE}. "
-                    f"Received: {size}"
-                )
+        object.__setattr__(self, "size", _check_size(self.size))
+        sizes = tuple(_check_size(size) for size in self.sizes)
+        object.__setattr__(self, "sizes", sizes)
 
     def at_size(self, size):
         """The recipe for another size, its `sizes` in proportion.
 
         Args:
-            size: side in pixels; None leaves the recipe as it is.
+            size: side or (height, width) in pixels; None leaves the recipe as
+                it is.
         """
         if size is None:
             return self
-        sizes = dict.fromkeys(
-            max(1, round(side * size / self.size / _STRIDE)) * _STRIDE
-            for side in self.sizes
-        )
+        size = _check_size(size)
+        before, after = _pair(self.size), _pair(size)
+        sizes = [
+            tuple(
+                max(1, round(side * new / old / _STRIDE)) * _STRIDE
+                for side, new, old in zip(_pair(its), after, before)
+            )
+            for its in self.sizes
+        ]
+        sizes = dict.fromkeys(_check_size(pair) for pair in sizes)
         return self.replace(size=size, sizes=tuple(sizes))
 
     def make_augmentation(self):
@@ -460,7 +476,7 @@ class DetectionRecipe(Recipe):
             box_weight=self.box_weight,
             objectness_weight=self.objectness_weight,
             class_weight=self.class_weight,
-            label_smoothing=self.label_smoothing,
+            label_smoothing=self.label_smoothing or None,
         )
 
     def training(self, data, model=None, seed=0):
@@ -491,11 +507,35 @@ class DetectionRecipe(Recipe):
         return data.evaluation(self.evaluation_batch_size, model or self.size)
 
     def summary(self):
-        sizes = ", ".join(map(str, self.sizes))
-        return (
-            f"{super().summary()}; {self.box_loss} boxes, anchor threshold "
-            f"{self.anchor_threshold:g}; sizes {sizes}{self._phases_summary()}"
+        sizes = ", ".join(
+            "x".join(map(str, size)) if isinstance(size, tuple) else str(size)
+            for size in self.sizes
         )
+        loss = "the heads' own loss"
+        given = self.make_loss().options
+        if given:
+            loss = ", ".join(f"{k} {v}" for k, v in given.items())
+        return (
+            f"{super().summary()}; {loss}; sizes {sizes}"
+            f"{self._phases_summary()}"
+        )
+
+
+def _pair(size):
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _check_size(size):
+    """A side, or (height, width) where the two differ: multiples of 32."""
+    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if len(pair) != 2 or any(
+        check_positive("size", side) % _STRIDE for side in pair
+    ):
+        raise ValueError(
+            f"`size` and `sizes` must be sides or (height, width), multiples "
+            f"of {_STRIDE}. Received: {size!r}"
+        )
+    return int(pair[0]) if pair[0] == pair[1] else tuple(map(int, pair))
 
 
 # Every field of the augmentations, so that a saved recipe is complete.
@@ -567,8 +607,11 @@ SMALL_DETECTION = DetectionRecipe(
 # The heads alone first, since new classes begin with rows of random or averaged
 # weights, whose large gradients would change what the rest has learned; then
 # everything with small steps.
-FINE_TUNING_DETECTION = SMALL_DETECTION.replace(
+FINE_TUNING_DETECTION = dataclasses.replace(
+    SMALL_DETECTION,
     name="fine-tuning-detection",
+    box_loss=None,  # each head has its own
+    anchor_threshold=None,
     learning_rate=0.0005,
     steps=2_000,
     clip_norm=10.0,
@@ -654,7 +697,8 @@ def get_recipe(name, kind=None, **changes):
     """A recipe by its name, or as a run had it.
 
     Args:
-        name: of `RECIPES`; or the path of a `run.json` of an example.
+        name: of `RECIPES`; or the path of a `run.json` of an example, or of a
+            detector's Darknet .cfg, of which `read_cfg` makes a recipe.
         kind: "classification" or "detection": another one raises. Default
             None: either.
         **changes: fields with other values; None leaves a field as it is.
@@ -665,6 +709,10 @@ def get_recipe(name, kind=None, **changes):
     """
     if str(name).endswith(".json"):
         recipe = _read_recipe(pathlib.Path(name))
+    elif str(name).endswith(".cfg"):
+        from keras_csp.training.cfg_recipe import read_cfg
+
+        recipe = read_cfg(name)
     else:
         known = tuple(n for n, r in RECIPES.items() if kind in (None, r.kind))
         recipe = RECIPES[check_choice("recipe", name, known)]

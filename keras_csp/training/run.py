@@ -88,16 +88,19 @@ def add_recipe_arguments(parser, kind, name, epochs=None):
     Args:
         parser: an `argparse.ArgumentParser`.
         kind: of the recipes, "classification" or "detection".
-        name: of the default recipe.
+        name: of the default recipe; None where the program chooses one.
         epochs: default of --epochs. Default None: the recipe's.
     """
     names = [key for key, recipe in RECIPES.items() if recipe.kind == kind]
+    files = "the run.json of another run"
+    if kind == "detection":
+        files += ", or a detector's Darknet .cfg"
+    shown = name or "chosen by the other arguments"
     group = parser.add_argument_group("recipe")
     group.add_argument(
         "--recipe",
         default=name,
-        help=f"{', '.join(names)}, or the run.json of another run; default "
-        f"{name}",
+        help=f"{', '.join(names)}; or {files}; default {shown}",
     )
     group.add_argument(
         "--batch",

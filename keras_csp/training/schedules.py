@@ -1,10 +1,12 @@
 """Learning rates by step: Darknet's warmup, then one of three decays."""
 
+import itertools
+
 import keras
 
 from keras_csp._validation import check_choice, check_positive
 
-DECAYS = ("steps", "cosine", "polynomial")
+DECAYS = ("constant", "steps", "cosine", "polynomial")
 # As Darknet's cfg files: policy=poly with power=4, and scales=.1,.1.
 _POLYNOMIAL_POWER = 4
 _DROP_FACTOR = 0.1
@@ -62,22 +64,31 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         return cls(**{**config, "schedule": schedule})
 
 
-def make_decay(decay, learning_rate, steps, drops=()):
-    """The learning rate from its largest value on.
+def make_decay(decay, learning_rate, steps, drops=(), factors=None):
+    """The learning rate after the warmup.
 
     Args:
-        decay: "steps": multiplied by 0.1 at each of `drops`; "cosine": lr
-            (1 + cos(pi i / steps)) / 2; "polynomial": lr (1 - i / steps)^4.
-        learning_rate: the largest.
+        decay: "constant"; "steps": multiplied by one of `factors` at each of
+            `drops`; "cosine": lr (1 + cos(pi i / steps)) / 2; "polynomial": lr
+            (1 - i / steps)^4.
+        learning_rate: the first one.
         steps: of the whole training.
         drops: fractions of the training, only for "steps".
+        factors: as many numbers. Default: 0.1 each.
 
     Returns:
         A `keras.optimizers.schedules.LearningRateSchedule`.
 
     Raises:
-        ValueError: an unknown `decay`.
+        ValueError: an unknown `decay`, or not as many factors as drops.
     """
+    if factors is None:
+        factors = [_DROP_FACTOR] * len(drops)
+    if len(factors) != len(drops):
+        raise ValueError(
+            f"There must be a factor for each of {len(drops)} drops. Received: "
+            f"{len(factors)} factors"
+        )
     schedules = keras.optimizers.schedules
     check_choice("decay", decay, DECAYS)
     if decay == "cosine":
@@ -89,7 +100,11 @@ def make_decay(decay, learning_rate, steps, drops=()):
             end_learning_rate=0.0,
             power=_POLYNOMIAL_POWER,
         )
+    if decay == "constant" or not drops:
+        return schedules.ExponentialDecay(learning_rate, steps, 1.0)
+    rates = itertools.accumulate(
+        factors, lambda rate, factor: rate * factor, initial=learning_rate
+    )
     return schedules.PiecewiseConstantDecay(
-        [round(fraction * steps) for fraction in drops],
-        [learning_rate * _DROP_FACTOR**n for n in range(len(drops) + 1)],
+        [round(fraction * steps) for fraction in drops], list(rates)
     )

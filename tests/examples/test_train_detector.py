@@ -187,6 +187,8 @@ def steps(folder):
         ("--learning-rate 0.5", SMALL.replace(learning_rate=0.5)),
         ("--box-loss giou", SMALL.replace(box_loss="giou")),
         ("--anchor-threshold 0.5", SMALL.replace(anchor_threshold=0.5)),
+        ("--from a.cfg", get_recipe("fine-tuning-detection")),
+        ("--from a.cfg --recipe small-detection", SMALL),
         ("--mosaic 0", SMALL.with_augmentation(mosaic=0.0)),
         (
             "--no-up",
@@ -280,8 +282,8 @@ def write_set(folder, name, images=3):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--size 100", "must be multiples of 32. Received: 100"),
-        ("--sizes 96 97", "must be multiples of 32. Received: 97"),
+        ("--size 100", "multiples of 32. Received: 100"),
+        ("--sizes 96 97", "multiples of 32. Received: 97"),
         ("--recipe fine-tuning", "recipe='fine-tuning'"),
         ("--mosaic 2", "`mosaic` must be from 0 to 1"),
         ("--levels P3 P9", "P9"),
@@ -347,3 +349,91 @@ def test_ten_photographs_are_learned_by_heart(shared_data):
     detector.fit(batches, steps_per_epoch=steps, verbose=0)
     results = detector.evaluate(data.evaluation(5, size), verbose=0)
     assert results["AP50"] > 0.95, results
+
+
+CFG = """
+[net]
+width=64
+height=96
+channels=3
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=16
+pad=1
+activation=leaky
+[convolutional]
+batch_normalize=1
+filters=16
+size=3
+stride=2
+pad=1
+activation=leaky
+[convolutional]
+filters=255
+size=1
+activation=linear
+[yolo]
+mask=0,1,2
+anchors=10,13,16,30,33,23
+classes=80
+num=3
+iou_loss=ciou
+iou_normalizer=0.07
+"""
+
+
+def test_a_published_detector_learns_other_boxes(tmp_path, monkeypatch):
+    """Its weights stay, its heads get the classes; it is saved and read."""
+    write_set(tmp_path, "dog")
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("a.cfg").write_text(CFG)
+    published = keras_csp.Detector.from_darknet("a.cfg")
+    keras_csp.darknet.save_weights(published, "a.weights")
+    example = load_example("train_detector")
+    good = "x --train dogs.json --validation dogs.json --images . --verbose 0"
+    more = "--from a.cfg --weights a.weights --batch 2 --epochs 2 --output out"
+    rate = "--learning-rate 1e-9"
+    monkeypatch.setattr(sys, "argv", f"{good} {more} {rate}".split())
+    example.main()
+    saved = keras.saving.load_model("out/detector.keras")
+    spec = keras_csp.image_spec(saved)
+    assert (spec.class_names, spec.size) == (("dog",), (96, 64))
+    assert spec.resize == "stretch"  # as the cfg's network was trained
+    before, after = (
+        np.asarray(made.get_layer("convolutional_2").weights[0])
+        for made in (published, saved)
+    )
+    before = before.reshape(16, 3, 85)[..., :5]
+    after = after.reshape(16, 3, 6)[..., :5]
+    np.testing.assert_allclose(after, before, atol=1e-4)
+    images = np.random.default_rng(0).random((1, 96, 64, 3), "float32")
+    keras_csp.darknet.save(saved, "mine.cfg", "mine.weights")
+    again = keras_csp.Detector.from_darknet("mine.cfg", "mine.weights")
+    np.testing.assert_array_equal(again(images)["P5"], saved(images)["P5"])
+    # And on from there, with anchors of the boxes, at other sizes.
+    more = "--from out/detector.keras --batch 2 --epochs 2 --output out2"
+    more += " --refit-anchors"
+    monkeypatch.setattr(sys, "argv", f"{good} {more} {rate}".split())
+    example.main()
+    refitted = keras.saving.load_model("out2/detector.keras")
+    assert refitted.anchors != saved.anchors
+    sizes = "--from a.cfg --batch 2 --epochs 2 --output out3 --sizes 64 96"
+    monkeypatch.setattr(sys, "argv", f"{good} {sizes} {rate}".split())
+    example.main()
+
+
+def test_from_what_is_no_detector(tmp_path, monkeypatch, capsys):
+    write_set(tmp_path, "dog")
+    monkeypatch.chdir(tmp_path)
+    tiny_backbone().save("tiny.keras")
+    example = load_example("train_detector")
+    good = "x --train dogs.json --validation dogs.json --from"
+    for start, message in (
+        ("tiny.keras", "--from tiny.keras is not a detector"),
+        ("none.cfg", "none.cfg"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*good.split(), start])
+        with pytest.raises(SystemExit, match=message):
+            example.main()

@@ -92,6 +92,12 @@ CHANGES = [
     (DETECTION, "momentum", ("updates", 0.1)),
     (DROPS, "drops", ("updates", (0.2,))),
     (DETECTION, "drops", ("updates", (0.1, 0.2))),
+    (DROPS, "drop_factors", ("updates", (0.7,))),
+    (
+        DETECTION.replace(drops=(0.1, 0.2)),
+        "drop_factors",
+        ("updates", (0.5, 0.7)),
+    ),
     (CLASSIFICATION, "size", ("batches", 48)),
     (CLASSIFICATION, "drop_remainder", ("batches", False)),
     (DETECTION, "size", ("batches", 96)),
@@ -500,7 +506,8 @@ def test_the_summary_names_what_is_in_the_recipe(name):
         f"smoothing {recipe.label_smoothing:g}",
     ]
     if recipe.kind == "detection":
-        expected += [recipe.box_loss, *map(str, recipe.sizes)]
+        expected += [recipe.box_loss or "heads' own loss"]
+        expected += map(str, recipe.sizes)
     if recipe.ema is not None:
         expected.append(f"moving average {recipe.ema:g}")
     for phase in recipe.phases:

@@ -148,7 +148,7 @@ def test_arguments_of_every_example(monkeypatch, capsys):
         parsed(monkeypatch, parser, "--help")
     said = capsys.readouterr().out
     assert "What it does." in said
-    names = "paper-detection, small-detection, fine-tuning-detection, or the"
+    names = "paper-detection, small-detection, fine-tuning-detection; or the"
     assert names in " ".join(said.split())
 
 
