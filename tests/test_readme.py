@@ -25,6 +25,7 @@ TRAINING = re.findall(r"```python training\n(.*?)```", README, re.DOTALL)
 DETECTOR = re.findall(r"```python detector\n(.*?)```", README, re.DOTALL)
 DEPLOYMENT = re.findall(r"```python deployment\n(.*?)```", README, re.DOTALL)
 DARKNET = re.findall(r"```python darknet\n(.*?)```", README, re.DOTALL)
+PUBLISHED = re.findall(r"```python published\n(.*?)```", README, re.DOTALL)
 BOXES = re.findall(r"```python boxes\n(.*?)```", README, re.DOTALL)
 
 
@@ -116,6 +117,32 @@ def test_darknet_block_runs(tmp_path):
 def test_boxes_block_runs(tmp_path):
     """On the first images of a real set, under the names of the README."""
     (code,) = BOXES
+    write_boxes(tmp_path)
+    run_python(f"import os; os.chdir({str(tmp_path)!r})\n" + code)
+    assert (tmp_path / "detector.tflite").stat().st_size > 1e7
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "KERAS_CSP_DATA" not in os.environ, reason="KERAS_CSP_DATA is not set"
+)
+def test_published_block_runs(tmp_path):
+    """At a small size and for two epochs, from random weights."""
+    (code,) = PUBLISHED
+    write_boxes(tmp_path)
+    text = darknet_reference.author_cfgs()["darknet/cfg/yolov4-tiny.cfg"]
+    cfg = tmp_path / "yolov4-tiny.cfg"
+    cfg.write_text(darknet_reference.resized(text, 96, 96))
+    darknet = keras_csp.darknet
+    darknet.save_weights(darknet.load(cfg), tmp_path / "yolov4-tiny.weights")
+    code = code.replace("416", "96").replace("epochs=20", "epochs=2")
+    run_python(f"import os; os.chdir({str(tmp_path)!r})\n" + code)
+    mine = darknet.load(tmp_path / "mine.cfg", tmp_path / "mine.weights")
+    assert mine.classes == 3
+
+
+def write_boxes(tmp_path):
+    """Eight images each of a real set, under the names of the README."""
     source = pathlib.Path(os.environ["KERAS_CSP_DATA"]) / "detection/bccd"
     (tmp_path / "annotations").mkdir()
     for split in ("train", "val"):
@@ -130,8 +157,6 @@ def test_boxes_block_runs(tmp_path):
         ]
         (tmp_path / name).write_text(json.dumps(content))
         (tmp_path / split).symlink_to(source / split)
-    run_python(f"import os; os.chdir({str(tmp_path)!r})\n" + code)
-    assert (tmp_path / "detector.tflite").stat().st_size > 1e7
 
 
 def test_the_weights_table_is_what_the_command_prints(capsys):
