@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_csp.darknet.cfg_text import CfgText, heads_of
+from keras_csp.darknet.plan import make_plan
 from keras_csp.layers import ConvNormAct
 from keras_csp.models.spec import (
     NetworkSpec,
@@ -292,3 +294,12 @@ SMALL = {
         ),
     )
 }
+
+
+def cfg_for_classes(text, classes):
+    """The text of a Darknet cfg for so many classes."""
+    changed = CfgText(text)
+    plan = make_plan(changed.sections, warn=False)
+    for head in heads_of(changed, plan):
+        head.put_sizes(changed, classes)
+    return changed.render()

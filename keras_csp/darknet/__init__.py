@@ -25,7 +25,7 @@ from keras_csp.darknet.weights import (
 from keras_csp.darknet.writing import save
 from keras_csp.layers.initialization import kernels_replaced
 from keras_csp.layers.new_classes import (
-    heads_and_convolutions,
+    heads_and_layers,
     other_classes,
     with_classes,
 )
@@ -97,7 +97,7 @@ def load(cfg, weights=None, input_shape=None, class_names=None):
 
 def _start_heads(model):
     """As `PriorBias` says: nearly all boxes are background."""
-    for head, layer in heads_and_convolutions(model):
+    for head, layer in heads_and_layers(model):
         width = len(head.anchors) * (5 + head.classes)
         for variable in layer.weights:
             if tuple(variable.shape) == (width,):

@@ -151,20 +151,6 @@ def heads_of(text, plan):
     return heads
 
 
-def with_classes(text, plan, classes):
-    """The text of a detector's cfg for another number of classes.
-
-    Args:
-        text: of the cfg.
-        plan: of its sections.
-        classes: their number.
-    """
-    text = CfgText(text, plan.source)
-    for head in heads_of(text, plan):
-        head.put_sizes(text, classes)
-    return text.render()
-
-
 def _convolution_before(plan, step, section):
     """Its index; a [route] of one layer and [cost] are passed through."""
     index = step.inputs[0]

@@ -199,7 +199,8 @@ _OPTIONS = {
     "new_coords": "new_coords",
     "score_threshold": "thresh",
 }
-_ELSEWHERE = ("anchors", "classes", "stride", "nms", "nms_beta")
+# The loss is that of a training, which the cfg's own options describe.
+_ELSEWHERE = ("anchors", "classes", "stride", "nms", "nms_beta", "loss")
 
 
 def _put_options(text, step, section, head):

@@ -44,15 +44,17 @@ def with_classes(model, class_names=None, classes=None, start="mean"):
     spec = image_spec(model)
     old_names = None if spec is None else spec.class_names
     rows = _rows(names, classes, old_names)
-    replaced = []
-    for head, layer in heads_and_convolutions(model):
-        new_head = _head_of(head, classes)
-        new_layer = _layer_of(layer, len(head.anchors), classes)
-        replaced += [(head, new_head), (layer, new_layer)]
-    new = with_layers(model, replaced)
-    for head, layer in heads_and_convolutions(new):
-        old = next(o for o, its in replaced if its is layer)
-        _carry(old, layer, len(head.anchors), rows, start)
+    pairs = heads_and_layers(model)
+    _check_convolutions(model, pairs)
+    heads = [(head, _head_of(head, classes)) for head, _ in pairs]
+    layers = {layer: len(head.anchors) for head, layer in pairs}
+    convolutions = [
+        (layer, _layer_of(layer, anchors, classes))
+        for layer, anchors in layers.items()
+    ]
+    new = with_layers(model, [*heads, *convolutions])
+    for old, made in convolutions:
+        _carry(old, made, layers[old], rows, start)
     _log(model, rows, names, start)
     if names is None and old_names is None:
         return new
@@ -84,32 +86,35 @@ def other_classes(array, anchors, rows, fresh=None):
     return np.reshape(parts, (*array.shape[:-1], -1))
 
 
-def heads_and_convolutions(model):
-    """Pairs of a `YoloHead` and the layer whose filters it reads.
-
-    Raises:
-        ValueError: that layer has no filters, or gives them to another layer
-            as well.
-    """
-    calls = nodes(functional(model))
-    readers = [
-        producer(tensor) for call in calls for tensor in call.input_tensors
+def heads_and_layers(model):
+    """Pairs of a `YoloHead` and the layer whose map it reads."""
+    return [
+        (call.operation, producer(call.input_tensors[0]))
+        for call in nodes(functional(model))
+        if isinstance(call.operation, YoloHead)
     ]
-    pairs = []
-    for call in calls:
-        if not isinstance(call.operation, YoloHead):
-            continue
-        layer = producer(call.input_tensors[0])
-        if not hasattr(layer, "filters") or readers.count(layer) > 1:
-            raise ValueError(
-                f"The head {call.operation.name!r} does not read a convolution "
-                f"of its own, but {layer.name!r}, so its classes cannot be "
-                "changed"
-            )
-        pairs.append((call.operation, layer))
+
+
+def _check_convolutions(model, pairs):
+    """Raises a ValueError where a layer before a head is not for heads alone.
+
+    Several heads may read one convolution, whose weights they share.
+    """
     if not pairs:
         raise ValueError(f"{model.name!r} has no YoloHead, so no classes")
-    return pairs
+    readers = [
+        (producer(tensor), call.operation)
+        for call in nodes(functional(model))
+        for tensor in call.input_tensors
+    ]
+    for head, layer in pairs:
+        mine = [reader for read, reader in readers if read is layer]
+        alone = all(isinstance(reader, YoloHead) for reader in mine)
+        if not hasattr(layer, "filters") or not alone:
+            raise ValueError(
+                f"The head {head.name!r} does not read a convolution of its "
+                f"own, but {layer.name!r}, so its classes cannot be changed"
+            )
 
 
 def _rows(names, classes, old_names):

@@ -1,9 +1,10 @@
 """A cfg's text keeps every byte that is not changed."""
 
 import pytest
+from support import cfg_for_classes
 
-from keras_csp.darknet import cfg, cfg_text, plan
-from keras_csp.darknet.cfg_text import CfgText
+from keras_csp.darknet import cfg, plan
+from keras_csp.darknet.cfg_text import CfgText, number_text
 
 TEXT = (
     "\ufeff# mine\r\n"
@@ -71,7 +72,7 @@ def test_an_option_is_taken_out():
 
 @pytest.mark.parametrize("value", [10, 10.0, 0.1, 1 / 3, 1e-7, 12345678.9])
 def test_numbers_come_back(value):
-    text = changed((0, "note", cfg_text.number_text(value)))
+    text = changed((0, "note", number_text(value)))
     assert cfg.parse(text.encode())[0].number("note", 0) == value
 
 
@@ -109,12 +110,11 @@ classes=2
 
 def test_another_number_of_classes():
     text = SHARED
-    made = plan.make_plan(cfg.parse(text.encode()))
-    other = cfg_text.with_classes(text, made, 5)
+    other = cfg_for_classes(text, 5)
     expected = text.replace("filters=14", "filters=20")
     expected = expected.replace("classes=2\n", "classes=5\n")
     assert other == expected.replace("counters_per_class=5,6\n", "")
-    assert cfg_text.with_classes(text, made, 2) == text
+    assert cfg_for_classes(text, 2) == text
     made = plan.make_plan(cfg.parse(other.encode()))
     assert {s.shape[2] for s in made.steps if s.kind == "yolo"} == {20}
 
@@ -130,6 +130,5 @@ def test_a_head_without_a_convolution(between, words):
     if between:
         convolution = "[convolutional]\nfilters=14\nactivation=linear\n"
         text = net + convolution + between + head
-    made = plan.make_plan(cfg.parse(text.encode()))
     with pytest.raises(ValueError, match=words):
-        cfg_text.with_classes(text, made, 5)
+        cfg_for_classes(text, 5)

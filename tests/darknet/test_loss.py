@@ -201,3 +201,30 @@ def test_settings_are_saved(tmp_path):
         head.loss for head in detector.heads
     ]
     assert again.heads[0].loss == described(KINDS["others"])[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("", ""),
+        ("[yolo]\nmask=3", "[dropout]\nprobability=.1\n[yolo]\nmask=3"),
+        ("activation=linear", "activation=logistic\nbatch_normalize=0"),
+    ],
+)
+def test_random_heads_say_background(change, tmp_path):
+    """Their objectness starts at 1 %, where a convolution has a bias."""
+    text = cfg_text("new_coords=1" if "logistic" in change[1] else "")
+    if "dropout" in change[1]:
+        text = text.replace("layers=-4", "layers=-5")
+    path = tmp_path / "a.cfg"
+    path.write_text(text.replace(*change, 1) if change[0] else text)
+    detector = darknet.load(path)
+    x = np.zeros((1, 64, 96, 3), "float32")
+    for level, found in detector(x).items():
+        rows = np.asarray(found).reshape(-1, 5 + CLASSES)
+        objectness = rows[:, 4]
+        if "new_coords" not in text:
+            objectness = 1 / (1 + np.exp(-objectness))
+        started = level == "P4" or "dropout" not in change[1]
+        expected = 0.01 if started else 0.5
+        np.testing.assert_allclose(objectness, expected, rtol=1e-4)

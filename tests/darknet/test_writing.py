@@ -6,11 +6,11 @@ import darknet_reference as reference
 import keras
 import numpy as np
 import pytest
-from support import randomize, run_python, tiny_backbone
+from support import cfg_for_classes, randomize, run_python, tiny_backbone
 
 import keras_csp
 from keras_csp import darknet
-from keras_csp.darknet import cfg_text, plan, weights
+from keras_csp.darknet import weights
 from keras_csp.darknet.cfg import ORIGIN, parse
 from keras_csp.layers.preprocessing import origin_of, put_origin
 
@@ -95,8 +95,7 @@ def load(folder, text, **options):
 
 def trained(folder, text, classes=2):
     """A detector of other weights, whose own cfg has two classes."""
-    made = plan.make_plan(parse(text.encode()))
-    model = load(folder, cfg_text.with_classes(text, made, classes))
+    model = load(folder, cfg_for_classes(text, classes))
     put_origin(model, **{ORIGIN: text})
     return randomize(model)
 
@@ -521,8 +520,7 @@ def test_published_cfgs(name, tmp_path, rng):
     from opencv_detector import OpenCVDetector
 
     text = reference.resized(reference.author_cfgs()[name], 64, 96)
-    made = plan.make_plan(parse(text.encode()))
-    model = load(tmp_path, cfg_text.with_classes(text, made, 3))
+    model = load(tmp_path, cfg_for_classes(text, 3))
     put_origin(model, **{ORIGIN: text})
     head = model.heads[-1]
     head.anchors = [(w + 1, h / 2) for w, h in head.anchors]

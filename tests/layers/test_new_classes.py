@@ -170,14 +170,38 @@ def test_wrong_arguments(arguments, message, detector):
         detector.with_classes(**arguments)
 
 
+def test_heads_that_share_a_convolution(rng):
+    """One layer on two maps, and two heads on one of them."""
+    image = keras.Input((64, 64, 3))
+    shared = ConvNormAct(14, 1, normalize=False, activation=None)
+    fine = ConvNormAct(8, 1, 16)(image)
+    coarse = ConvNormAct(8, 1, 2)(fine)
+    maps = {"P4": shared(fine), "P5": shared(coarse)}
+    maps["P5_2"] = maps["P5"]
+    outputs = {
+        level: YoloHead([(8, 9), (20, 20)], 2, stride)(maps[level])
+        for level, stride in (("P4", 16), ("P5", 32), ("P5_2", 32))
+    }
+    model = keras_csp.Detector(image, outputs)
+    images = rng.random((2, 64, 64, 3), "float32")
+    before = parts(model, images)
+    new = model.with_classes(classes=4)
+    for level, (boxes, classes) in parts(new, images).items():
+        np.testing.assert_array_equal(boxes, before[level][0])
+        assert classes.shape[-1] == 4
+
+
 def test_a_head_without_a_convolution_of_its_own():
     image = keras.Input((64, 64, 3))
     x = ConvNormAct(14, 1, 32, normalize=False, activation=None)(image)
-    first = YoloHead([(8, 9), (20, 20)], 2, 32)(x)
-    second = YoloHead([(80, 90), (40, 40)], 2, 32)(x)
-    model = keras_csp.Detector(image, {"P5": first, "P5_2": second})
-    with pytest.raises(ValueError, match="does not read a convolution of its"):
-        model.with_classes(classes=3)
+    head = YoloHead([(8, 9), (20, 20)], 2, 32)
+    for outputs in (head(keras.layers.ReLU()(x)), head(x + 0 * x)):
+        model = keras_csp.Detector(image, {"P5": outputs})
+        with pytest.raises(ValueError, match="not read a convolution of its"):
+            model.with_classes(classes=3)
+    both = keras_csp.Detector(image, {"P5": head(x + head(x))})
+    with pytest.raises(ValueError, match="not read a convolution of its"):
+        both.with_classes(classes=3)
     plain = keras_csp.CSPPeleeNet(input_shape=(64, 64, 3), classes=2)
     with pytest.raises(ValueError, match="has no YoloHead"):
         with_classes(plain, classes=3)
