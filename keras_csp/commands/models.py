@@ -176,15 +176,14 @@ def input_size(metadata, size):
 
 def _darknet(options, size):
     model = _load_darknet(options)
-    if size is None or size == model.input_shape[1:3]:
-        return model
-    return _load_darknet(options, (*size, model.input_shape[-1]))
+    if size is not None and size != model.input_shape[1:3]:
+        model = _load_darknet(options, (*size, model.input_shape[-1]))
+    # Not by `load`, which takes other names for those of new classes.
+    return _with_names(model, _names(options))
 
 
 def _load_darknet(options, shape=None):
-    return keras_csp.darknet.load(
-        options.model, options.weights, shape, options.names
-    )
+    return keras_csp.darknet.load(options.model, options.weights, shape)
 
 
 def _network(options, size):
@@ -225,9 +224,15 @@ def _with_names(model, names):
     model = with_image_spec(model, class_names=names)
     # It does not keep names that are not as many as the classes.
     if image_spec(model).class_names is None:
+        detector = isinstance(model, Detector)
+        there = (
+            f"{model.classes} classes"
+            if detector
+            else f"an output of {model.output_shape}"
+        )
         raise ValueError(
             f"--names must name the classes of {model.name}. Received: "
-            f"{len(names)} names for an output of {model.output_shape}"
+            f"{len(names)} names for {there}"
         )
     return model
 

@@ -3,7 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from commands_models import COLOURS, DETECTOR_CFG, classifier, save_photographs
+from commands_models import (
+    COLOURS,
+    DETECTOR_CFG,
+    certain,
+    classifier,
+    save_photographs,
+)
 
 import keras_csp
 from keras_csp.commands import main
@@ -21,6 +27,8 @@ def folder(tmp_path_factory):
     classifier().save(folder / "model.keras")
     save_photographs(folder / "photos", 12)
     (folder / "net.cfg").write_text(DETECTOR_CFG)
+    network = certain(keras_csp.darknet.load(folder / "net.cfg"))
+    keras_csp.darknet.save_weights(network, folder / "net.weights")
     (folder / "two.names").write_text("cat\ndog\n")
     inputs = keras.Input((None, None, 3))
     keras.Model(inputs, ConvNormAct(4)(inputs)).save(folder / "open.keras")
@@ -70,16 +78,17 @@ def test_a_network_by_name(tmp_path):
 
 
 def test_a_darknet_detector_with_its_thresholds(folder, tmp_path, rng):
-    """New weights give scores near 0.25, which the cfg's 0.2 would let by."""
+    """Its scores are near 0.25, which the cfg's 0.2 would let by."""
     path = tmp_path / "m.tflite"
-    names = ("--names", folder / "two.names")
-    assert export(folder / "net.cfg", path, *names, "--score", "0.9") == 0
+    files = folder / "net.cfg", folder / "net.weights"
+    more = ("--weights", files[1], "--names", folder / "two.names")
+    assert export(files[0], path, *more, "--score", "0.9") == 0
     run = load(path)
     assert run.metadata.class_names == ("cat", "dog")
     assert run.metadata.input_shape == (64, 96, 3)
     images = rng.random((1, 64, 96, 3), dtype="float32")
     assert run(images)["count"][0] == 0
-    detector = keras_csp.Detector.from_darknet(folder / "net.cfg")
+    detector = keras_csp.Detector.from_darknet(*files)
     assert detector.predict(images, verbose=0)["count"][0] > 0
 
 

@@ -6,7 +6,13 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-from commands_models import COLOURS, DETECTOR_CFG, classifier, save_photographs
+from commands_models import (
+    COLOURS,
+    DETECTOR_CFG,
+    certain,
+    classifier,
+    save_photographs,
+)
 from fake_hub import fake_hub
 from support import randomize, run_python, tiny_backbone
 
@@ -28,7 +34,7 @@ def folder(tmp_path_factory):
     (folder / "broken.keras").write_bytes(b"no model")
     (folder / "net.cfg").write_text(DETECTOR_CFG)
     network = keras_csp.darknet.load(folder / "net.cfg")
-    keras_csp.darknet.save_weights(network, folder / "net.weights")
+    keras_csp.darknet.save_weights(certain(network), folder / "net.weights")
     (folder / "two.names").write_text("cat\n\ndög\n", "utf-8")
     (folder / "three.names").write_text("rot\ngrün\nblau\n", "utf-8")
     (folder / "empty.names").write_text("\n")

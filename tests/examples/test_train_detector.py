@@ -412,16 +412,30 @@ def test_a_published_detector_learns_other_boxes(tmp_path, monkeypatch):
     keras_csp.darknet.save(saved, "mine.cfg", "mine.weights")
     again = keras_csp.Detector.from_darknet("mine.cfg", "mine.weights")
     np.testing.assert_array_equal(again(images)["P5"], saved(images)["P5"])
-    # And on from there, with anchors of the boxes, at other sizes.
-    more = "--from out/detector.keras --batch 2 --epochs 2 --output out2"
-    more += " --refit-anchors"
-    monkeypatch.setattr(sys, "argv", f"{good} {more} {rate}".split())
+
+
+@pytest.mark.slow
+def test_a_detector_of_ones_own_learns_other_boxes(tmp_path, monkeypatch):
+    """With anchors of the boxes, and at other sizes."""
+    write_set(tmp_path, "dog")
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("a.cfg").write_text(CFG)
+    published = keras_csp.Detector.from_darknet("a.cfg")
+    published.save("mine.keras")
+    example = load_example("train_detector")
+    good = "x --train dogs.json --validation dogs.json --images . --verbose 0"
+    good += " --batch 2 --epochs 2"
+    more = "--from mine.keras --output out --refit-anchors"
+    monkeypatch.setattr(sys, "argv", f"{good} {more}".split())
     example.main()
-    refitted = keras.saving.load_model("out2/detector.keras")
-    assert refitted.anchors != saved.anchors
-    sizes = "--from a.cfg --batch 2 --epochs 2 --output out3 --sizes 64 96"
-    monkeypatch.setattr(sys, "argv", f"{good} {sizes} {rate}".split())
+    refitted = keras.saving.load_model("out/detector.keras")
+    assert refitted.anchors != published.anchors
+    sizes = "--from a.cfg --output out2 --sizes 64 96"
+    monkeypatch.setattr(sys, "argv", f"{good} {sizes}".split())
     example.main()
+    trained = keras.saving.load_model("out2/detector.keras")
+    assert trained.input_shape == (None, None, None, 3)
+    assert keras_csp.image_spec(trained).size == (96, 64)
 
 
 def test_from_what_is_no_detector(tmp_path, monkeypatch, capsys):

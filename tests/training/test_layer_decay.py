@@ -217,6 +217,7 @@ np.savez(sys.argv[4], *model.get_weights())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)]
 )

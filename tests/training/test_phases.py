@@ -372,6 +372,7 @@ def boxed(tmp_path_factory):
     return DetectionData.from_records(records, ["a", "b"], folder)
 
 
+@pytest.mark.slow
 def test_the_averaged_weights_of_a_detector_are_validated(boxed, tmp_path):
     """What is reported is what the best epoch's file gives."""
     phase = Phase("all", 1.0, batch_normalization=True)
