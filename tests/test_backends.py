@@ -50,7 +50,10 @@ def run(backend, names, path, environment, script="make_outputs.py"):
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+@pytest.mark.parametrize(
+    "backend",
+    ["tensorflow", pytest.param("torch", marks=pytest.mark.slow)],
+)
 def test_some_networks(backend, tmp_path):
     """JAX compiles for longer than all else here: it is in the slow test."""
     compare(backend, QUICK, tmp_path)
@@ -91,6 +94,7 @@ def compare_steps(backend, names, tmp_path):
             assert found[key] == pytest.approx(value, rel=allowed), (name, key)
 
 
+@pytest.mark.slow
 def test_a_training_step(tmp_path):
     compare_steps("tensorflow", QUICK_STEPS, tmp_path)
 
@@ -104,6 +108,7 @@ def test_a_training_step_of_each_kind(backend, tmp_path):
     compare_steps(backend, names, tmp_path)
 
 
+@pytest.mark.slow
 def test_without_onednn(tmp_path):
     compare("tensorflow", QUICK, tmp_path, TF_ENABLE_ONEDNN_OPTS="0")
 

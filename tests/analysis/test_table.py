@@ -25,6 +25,7 @@ def rows():
     return list(table_rows())
 
 
+@pytest.mark.slow
 def test_exact_rows_print_as_published(rows):
     exact = [row for row in rows if row.published.provenance == "exact"]
     assert exact
@@ -41,6 +42,7 @@ def test_exact_rows_print_as_published(rows):
                 assert row.published.note, name
 
 
+@pytest.mark.slow
 def test_other_rows_are_within_1_1_percent(rows):
     others = [row for row in rows if row.published.provenance != "exact"]
     assert others
@@ -51,6 +53,7 @@ def test_other_rows_are_within_1_1_percent(rows):
             assert abs(row.params_difference) <= TOLERANCE, name
 
 
+@pytest.mark.slow
 def test_readme_shows_the_current_table(rows):
     start, end = "<!-- table -->\n", "<!-- /table -->"
     text = README.read_text()
@@ -60,6 +63,7 @@ def test_readme_shows_the_current_table(rows):
     )
 
 
+@pytest.mark.slow
 def test_text_table_has_a_footnote_for_each_mark(rows):
     text = render(rows)
     for number in range(1, 6):

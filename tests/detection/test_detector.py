@@ -354,6 +354,7 @@ def test_callbacks_are_told_of_a_validation(rng):
     ]
 
 
+@pytest.mark.slow
 @tensorflow_only
 def test_tall_images_of_four_channels_all_the_way(tmp_path, rng):
     """An object that the fourth channel alone shows, in files that are wide."""
@@ -548,7 +549,9 @@ def test_an_exported_detector_gives_the_same_boxes(
 
 
 @tensorflow_only
-@pytest.mark.parametrize("export", [to_tflite, to_onnx])
+@pytest.mark.parametrize(
+    "export", [to_tflite, pytest.param(to_onnx, marks=pytest.mark.slow)]
+)
 def test_exporting_where_nothing_is_found_says_so(
     export, detector, rng, tmp_path
 ):
@@ -615,7 +618,9 @@ np.savez(f"{folder}/{keras.backend.backend()}.npz", **maps,
 
 
 @tensorflow_only
-@pytest.mark.parametrize("other", ["jax", "torch"])
+@pytest.mark.parametrize(
+    "other", ["jax", pytest.param("torch", marks=pytest.mark.slow)]
+)
 def test_other_backends_find_the_same_boxes(other, detector, rng, tmp_path):
     if not importlib.util.find_spec(other):
         pytest.skip(f"{other} is not installed")
@@ -711,7 +716,8 @@ def test_config_is_json(detector):
 
 def losses_of(detector, images, targets, **weights):
     """The losses of one step that changes nothing."""
-    detector.compile(keras.optimizers.SGD(0.0), "giou")
+    # Traced anew for every kind of targets, it would take longer.
+    detector.compile(keras.optimizers.SGD(0.0), "giou", run_eagerly=True)
     history = detector.fit(
         images, targets, batch_size=len(images), verbose=0, **weights
     ).history
@@ -752,6 +758,7 @@ def test_sample_weights_weigh_the_images(weighing):
         assert found[name] == pytest.approx(expected[name], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_weights_of_a_data_set(weighing):
     tf = pytest.importorskip("tensorflow")
     detector, images, targets = weighing

@@ -100,7 +100,9 @@ def assert_same(found, expected):
     )
 
 
-@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+@pytest.mark.parametrize(
+    "suffix", ["tflite", pytest.param("onnx", marks=pytest.mark.slow)]
+)
 def test_exported_files_find_the_same(suffix, detector, photographs, tmp_path):
     from keras_csp import export
 

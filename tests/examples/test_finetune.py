@@ -232,6 +232,7 @@ def test_the_arguments_change_the_recipe(
     assert example.make_recipe(options) == expected
 
 
+@pytest.mark.slow
 def test_fine_tuning_and_scratch(
     example, monkeypatch, images, trained, tmp_path, capsys
 ):

@@ -158,6 +158,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(main, whole, tmp_path, monkeypatch, capsys):
     made = keras.callbacks.TerminateOnNaN
     monkeypatch.setattr(keras.callbacks, "TerminateOnNaN", Stop)

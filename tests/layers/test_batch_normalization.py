@@ -463,6 +463,7 @@ for a, b in zip(ours, stock, strict=True):
 """
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_without_onednn(rng, tmp_path):
     unit = ConvNormAct(8, 3, groups=2)

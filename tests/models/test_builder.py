@@ -235,6 +235,7 @@ for name, network in SMALL.items():
 """
 
 
+@pytest.mark.slow
 def test_files_come_back_in_a_new_process(tmp_path, rng):
     """.keras, .weights.h5, and the latter without the classifier."""
 

@@ -64,6 +64,7 @@ def leaves(model):
     return [c.layer for c in calls if isinstance(c.layer, kinds)]
 
 
+@pytest.mark.slow
 def test_densenet_201_equals_keras_applications(rng):
     """Another implementation, the same weights: the same outputs."""
     shape = {"input_shape": (64, 64, 3), "weights": None, "classes": 10}

@@ -149,6 +149,7 @@ def found():
     return json.loads(said.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_two_devices_are_one_where_statistics_are_frozen(found):
     """The same batches: losses, weights, momenta and averages."""
     np.testing.assert_allclose(
@@ -158,6 +159,7 @@ def test_two_devices_are_one_where_statistics_are_frozen(found):
     assert found["moved"] > 1000 * TOLERANCE
 
 
+@pytest.mark.slow
 def test_two_devices_are_one_that_takes_the_halves_of_a_batch(found):
     """Each normalises its own half; the first one's statistics are saved."""
     np.testing.assert_allclose(
@@ -166,11 +168,13 @@ def test_two_devices_are_one_that_takes_the_halves_of_a_batch(found):
     assert found["own_apart"] < TOLERANCE
 
 
+@pytest.mark.slow
 def test_the_halves_are_not_the_batch(found):
     """Their statistics differ: it shows which of both two devices use."""
     assert abs(found["halves"] - found["whole"]) > 100 * TOLERANCE
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_divided_are_dropped(found):
     """Keras fails where a device has no image, or the first shares differ."""
     assert found["shared 7"] == [6]

@@ -314,6 +314,7 @@ def test_each_phase_has_its_layers_and_its_rate(coloured):
     assert seen[2][2] == pytest.approx(rate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "epoch", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))]
 )
