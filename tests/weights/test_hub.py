@@ -309,6 +309,7 @@ def models(files, tmp_path_factory):
     return answers, detector, network, pooled
 
 
+@pytest.mark.slow
 def test_detectors_take_weights_of_the_hub(models):
     answers, detector, _, _ = models
     x = np.random.default_rng(0).random((1, 64, 64, 3), "float32")
@@ -318,6 +319,7 @@ def test_detectors_take_weights_of_the_hub(models):
         assert answers[name] == answers["local"], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "error", "parts"),
     [
@@ -339,6 +341,7 @@ def test_addresses_that_hold_no_such_weights(name, error, parts, models):
         assert part in message
 
 
+@pytest.mark.slow
 def test_backbones_take_timms_repositories(models):
     answers, _, _, _ = models
     assert isinstance(answers["timm_local"][0], list)
@@ -346,6 +349,7 @@ def test_backbones_take_timms_repositories(models):
     assert answers["timm"][2] == [0.5, 0.5, 0.5]
 
 
+@pytest.mark.slow
 def test_factories_take_folders_of_keras_with_their_classes(models):
     answers, _, network, pooled = models
     x = np.random.default_rng(0).random((1, 64, 64, 3), "float32")
