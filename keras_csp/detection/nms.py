@@ -199,7 +199,10 @@ class NonMaxSuppression(keras.layers.Layer):
 
 def _config(head):
     """What makes a head, of a `YoloHead` or as `get_config` gives it."""
-    config = head.get_config() if isinstance(head, YoloHead) else dict(head)
+    # Not `get_config`: Keras looks for TensorFlow to write a dtype.
+    if isinstance(head, YoloHead):
+        return {"name": head.name, **head.options()}
+    config = dict(head)
     return {k: v for k, v in config.items() if k not in ("dtype", "trainable")}
 
 

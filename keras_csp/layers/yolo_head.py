@@ -226,9 +226,12 @@ class YoloHead(keras.layers.Layer):
         return ops.convert_to_tensor(self.strides[::-1], "float32")
 
     def get_config(self):
+        return {**super().get_config(), **self.options()}
+
+    def options(self):
+        """The arguments that make the head, but those of every layer."""
         stride = self.stride
         return {
-            **super().get_config(),
             "anchors": [list(pair) for pair in self.anchors],
             "classes": self.classes,
             "stride": list(stride) if isinstance(stride, tuple) else stride,

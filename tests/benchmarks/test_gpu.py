@@ -13,6 +13,9 @@ from support import ROOT, TESTS
 
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 
+# As a user starts it: these tests set the backend for other processes.
+CLEAN = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+
 
 def main(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["gpu.py", *map(str, arguments)])
@@ -57,7 +60,7 @@ def test_the_networks_of_the_ablation_are_found():
     found = subprocess.check_output(
         [sys.executable, "-S", "-c", code],
         cwd=SCRIPT.parent,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        env={k: v for k, v in CLEAN.items() if k != "PYTHONPATH"},
         text=True,
     )
     assert found.strip() == str(ROOT / "examples" / "ablation_study.py")
@@ -79,7 +82,7 @@ def test_the_whole_script_without_tensorflow(tmp_path, pictures):
     path = os.pathsep.join([str(TESTS / "no_tensorflow"), str(ROOT)])
     process = subprocess.Popen(
         [sys.executable, SCRIPT, "checks", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**CLEAN, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -95,7 +98,7 @@ def test_the_whole_script_without_tensorflow(tmp_path, pictures):
             *map(str, arguments),
             *("--cells", "2"),
         ],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**CLEAN, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
