@@ -57,6 +57,17 @@ class Section:
     def text(self, key, default):
         return self.options[key].text if key in self.options else default
 
+    def choice(self, key, default, choices):
+        """The text of `key`, one of `choices`."""
+        value = self.text(key, default)
+        if value not in choices:
+            raise self.error(
+                f"`{key}` must be one of {', '.join(choices)}. Received: "
+                f"{key}={quoted(value)}",
+                key,
+            )
+        return value
+
     def integer(self, key, default, minimum=None):
         """The integer of `key`, at least `minimum`."""
         values = self.integers(key, default=None)

@@ -1,6 +1,5 @@
 """How a [yolo] section says its head is trained, as `LossOptions`."""
 
-from keras_csp.darknet.cfg import quoted
 from keras_csp.layers.loss_options import (
     BOX_LOSSES,
     SIMILARITIES,
@@ -36,8 +35,8 @@ def loss_options(section, classes):
         return LossOptions(
             box=box if box in BOX_LOSSES else "iou",  # as Darknet
             ignore_score=_IGNORE_SCORE,
-            anchor_similarity=_choice(
-                section, "iou_thresh_kind", "iou", SIMILARITIES
+            anchor_similarity=section.choice(
+                "iou_thresh_kind", "iou", SIMILARITIES
             ),
             class_weights=weights,
             iou_objectness=section.integer("objectness_smooth", 0) != 0,
@@ -46,17 +45,6 @@ def loss_options(section, classes):
         )
     except ValueError as error:
         raise section.error(str(error)) from error
-
-
-def _choice(section, key, default, choices):
-    value = section.text(key, default)
-    if value not in choices:
-        raise section.error(
-            f"`{key}` must be one of {', '.join(choices)}. Received: "
-            f"{key}={quoted(value)}",
-            key,
-        )
-    return value
 
 
 def _class_weights(section, classes):

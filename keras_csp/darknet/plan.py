@@ -571,13 +571,7 @@ def _stride(image, sides):
 
 
 def _nms(section):
-    kind = section.text("nms_kind", "default")
-    if kind not in NMS_KINDS:
-        raise section.error(
-            f"`nms_kind` must be one of {', '.join(NMS_KINDS)}. Received: "
-            f"nms_kind={quoted(kind)}",
-            "nms_kind",
-        )
+    kind = section.choice("nms_kind", "default", NMS_KINDS)
     nms, beta = NMS_KINDS[kind]
     if beta is None:
         beta = section.number("beta_nms", 0.6)

@@ -12,19 +12,14 @@ import re
 
 import keras
 
-from keras_csp._keras_internals import (
-    flatten_layers,
-    functional,
-    nodes,
-    producer,
-)
+from keras_csp._keras_internals import flatten_layers
 from keras_csp._structure import trace
 from keras_csp.darknet.plan import ACTIVATIONS
 from keras_csp.layers.composite import output_shape
 from keras_csp.layers.csp_stage import CSPStage
+from keras_csp.layers.new_classes import heads_and_layers
 from keras_csp.layers.residual import ResidualBlock
 from keras_csp.layers.units import LEAKY_SLOPES, ConvNormAct
-from keras_csp.layers.yolo_head import YoloHead
 
 _CFG_NAME = re.compile(r"convolutional_([0-9]+)")
 _EXPRESSIBLE = {"linear", *ACTIVATIONS.values()}
@@ -126,12 +121,8 @@ def _cfg_slots(model):
 
 def _anchors_of_units(model):
     """{id of the layer before a `YoloHead`: how many anchors that has}."""
-    graph = functional(model)
-    calls = [] if graph is None else nodes(graph)
     return {
-        id(producer(call.input_tensors[0])): len(call.operation.anchors)
-        for call in calls
-        if isinstance(call.operation, YoloHead)
+        id(layer): len(head.anchors) for head, layer in heads_and_layers(model)
     }
 
 

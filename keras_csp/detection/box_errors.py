@@ -1,20 +1,16 @@
 """The error of a predicted box: 1 - IoU or its kin, or Darknet's "mse"."""
 
-import math
-
 from keras import ops
 
 from keras_csp.detection.boxes import (
     SIMILARITIES,
-    angle,
     centre_distance,
     ciou_weight,
     corners,
+    shape_difference,
     sides,
 )
-
-# exp(t) beyond this is no size of a box, as in `YoloHead`.
-_LARGEST_T = 10.0
+from keras_csp.layers.yolo_head import LARGEST_T
 
 
 def box_error(grid, options, t, cell, boxes):
@@ -71,7 +67,7 @@ def _as_darknet(kind, head, t, centre, size, true):
     the derivative by w and h counts twice (the edges' are not halved), and
     that of CIoU's angle is multiplied by w^2 + h^2.
     """
-    steps = ops.minimum(t[..., 2:], _LARGEST_T)
+    steps = ops.minimum(t[..., 2:], LARGEST_T)
     steps = t[..., 2:] if head.new_coords else ops.exp(steps)
     centre = _with_gradient(centre, t[..., :2])
     once = corners(
@@ -86,7 +82,7 @@ def _as_darknet(kind, head, t, centre, size, true):
     value = overlap - centre_distance(once, true)
     if kind == "diou":
         return value
-    v = (4 / math.pi**2) * (angle(once) - angle(true)) ** 2
+    v = shape_difference(once, true)
     weight = ciou_weight(ops.stop_gradient(overlap), ops.stop_gradient(v))
     diagonal = ops.sum(ops.stop_gradient(size) ** 2, axis=-1)
     return value - _with_gradient(weight * v, weight * diagonal * v)

@@ -98,9 +98,14 @@ def box_ciou(boxes, others):
     is not differentiated. Shapes as `box_iou`. Source: arXiv 1911.08287.
     """
     iou, _ = _overlap(boxes, others)
-    v = (4 / math.pi**2) * (angle(boxes) - angle(others)) ** 2
+    v = shape_difference(boxes, others)
     weight = ops.stop_gradient(ciou_weight(iou, v))
     return iou - centre_distance(boxes, others) - weight * v
+
+
+def shape_difference(boxes, others):
+    """CIoU's v = 4 / pi^2 (atan(w / h) - atan(w' / h'))^2."""
+    return (4 / math.pi**2) * (_angle(boxes) - _angle(others)) ** 2
 
 
 def ciou_weight(iou, v):
@@ -179,7 +184,7 @@ def centre_distance(boxes, others):
     return apart / (diagonal + _EPSILON)
 
 
-def angle(boxes):
+def _angle(boxes):
     """atan(w / h)."""
     width_height = sides(boxes)
     return ops.arctan(width_height[..., 0] / (width_height[..., 1] + _EPSILON))

@@ -118,13 +118,15 @@ class _HeadLoss:
 
     def __init__(self, head, options, truth, x, chosen):
         self.head, self.options, self.truth = head, options, truth
-        self.x, self.chosen = x, chosen
+        self.chosen = chosen
         self.grid = Grid(head, *ops.shape(x)[1:3])
         self.rows = head.rows(x)
         self.cells = self.grid.cells(truth.boxes)
         self.places = self.grid.places(self.cells)
         self.found = self.grid.gather(self.rows, self.places)
         self.slots = Slots(self.cells, chosen, truth, head.classes)
+        # Of every prediction, without a gradient: only masks come of them.
+        self.predicted = head.decode_boxes(ops.stop_gradient(x))
         self.weights = truth.weights
         if options.class_weights is not None:
             each = ops.convert_to_tensor(options.class_weights, "float32")
@@ -134,9 +136,7 @@ class _HeadLoss:
     def sums(self):
         """Box, objectness and class error of each image, weighted."""
         boxes, objectness, classes = self.options.weights()
-        overlap = pairwise_iou(
-            self.head.decode_boxes(ops.stop_gradient(self.x)), self.truth.boxes
-        )
+        overlap = pairwise_iou(self.predicted, self.truth.boxes)
         result = [
             boxes * self._box_errors(),
             objectness * self._objectness_errors(overlap),
@@ -217,8 +217,8 @@ class _HeadLoss:
     def _outside_ignored(self):
         if self.truth.ignore is None:
             return 1.0
-        boxes = self.head.decode_boxes(ops.stop_gradient(self.x))
-        share = ops.max(covered(boxes, self.truth.ignore), axis=-1)
+        share = covered(self.predicted, self.truth.ignore)
+        share = ops.max(share, axis=-1)
         return ops.cast(share <= _IGNORED_SHARE, "float32")
 
     def _errors_of_near(self, overlap):

@@ -87,10 +87,14 @@ def other_classes(array, anchors, rows, fresh=None):
 
 
 def heads_and_layers(model):
-    """Pairs of a `YoloHead` and the layer whose map it reads."""
+    """Pairs of a `YoloHead` and the layer whose map it reads.
+
+    None of a model that is not functional.
+    """
+    graph = functional(model)
     return [
         (call.operation, producer(call.input_tensors[0]))
-        for call in nodes(functional(model))
+        for call in ([] if graph is None else nodes(graph))
         if isinstance(call.operation, YoloHead)
     ]
 

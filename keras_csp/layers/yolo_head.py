@@ -15,7 +15,7 @@ from keras_csp.layers.loss_options import as_loss_options
 NMS_KINDS = ("iou", "diou")
 
 # exp(t) beyond this is no size of a box, and would overflow.
-_LARGEST_T = 10.0
+LARGEST_T = 10.0
 
 
 @keras.saving.register_keras_serializable(package="keras_csp")
@@ -166,7 +166,7 @@ class YoloHead(keras.layers.Layer):
             size = (2 * size) ** 2
         else:
             centre = ops.sigmoid(centre)
-            size = ops.exp(ops.minimum(size, _LARGEST_T))
+            size = ops.exp(ops.minimum(size, LARGEST_T))
         return self.offset(centre), size * self._anchors() / self.cell_size()
 
     def encode(self, boxes, height, width):

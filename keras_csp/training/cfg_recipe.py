@@ -4,7 +4,7 @@ import logging
 import os
 import pathlib
 
-from keras_csp.darknet.cfg import parse, quoted, read_bytes
+from keras_csp.darknet.cfg import parse, read_bytes
 from keras_csp.darknet.options import kind_of
 from keras_csp.training.recipes import DetectionRecipe
 
@@ -118,13 +118,7 @@ def read_cfg(path):
 
 def _decay(net, steps):
     """The policy, its drops and their factors."""
-    policy = net.text("policy", "constant")
-    if policy not in _POLICIES:
-        raise net.error(
-            f"`policy` must be one of {', '.join(_POLICIES)}. Received: "
-            f"policy={quoted(policy)}",
-            "policy",
-        )
+    policy = net.choice("policy", "constant", _POLICIES)
     if policy == "poly" and net.number("power", 4) != 4:
         raise net.error("policy=poly must have power=4", "power")
     if policy != "steps":

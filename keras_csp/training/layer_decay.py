@@ -46,10 +46,7 @@ def with_layer_decay(optimizer, model, decay):
     Source: arXiv 1801.06146, section 3.2, "discriminative fine-tuning"; in
         the form of arXiv 2003.10555.
     """
-    if isinstance(decay, bool) or not 0 < decay <= 1:
-        raise ValueError(
-            f"`decay` must be above 0 and at most 1. Received: decay={decay!r}"
-        )
+    check_decay("decay", decay)
     wraps = any(
         hasattr(optimizer, name) for name in ("inner_optimizer", "optimizers")
     )
