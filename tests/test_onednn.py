@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from support import run_python
 
 SHOW = """
@@ -26,10 +27,12 @@ def test_switched_on_when_nobody_chose():
     assert setting() == "1"
 
 
+@pytest.mark.slow
 def test_the_users_choice_stands():
     assert setting(TF_ENABLE_ONEDNN_OPTS="0") == "0"
 
 
+@pytest.mark.slow
 def test_nothing_is_changed_after_tensorflow_was_imported():
     """Too late to matter, and a surprise for the user's subprocesses."""
     assert setting(first="import tensorflow") == "None"

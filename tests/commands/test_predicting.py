@@ -90,7 +90,15 @@ def test_boxes(tmp_path, folder, rng, capsys):
     assert f"wide.png: {first['class']} {first['score']:.3f} at " in said
 
 
-@pytest.mark.parametrize("file", ["m.keras", "m.tflite", "m.onnx", "served"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "m.keras",
+        "m.tflite",
+        pytest.param("m.onnx", marks=pytest.mark.slow),
+        pytest.param("served", marks=pytest.mark.slow),
+    ],
+)
 def test_a_darknet_detector_that_is_not_square(file, tmp_path, rng, capsys):
     """Saved or exported, it gives the boxes of its cfg; nothing is resized."""
     if file == "m.onnx":

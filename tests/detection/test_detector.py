@@ -289,7 +289,10 @@ def test_fit_lowers_the_loss_and_learns_the_box(rng):
     x, y = data(rng)
     x *= 0.1
     x[:, 8:40, 8:30] += 0.9  # the object
-    history = detector.fit(x, y, epochs=200, batch_size=4, verbose=0).history
+    # Ten batches an epoch: twenty epochs end sooner than two hundred do.
+    tf = pytest.importorskip("tensorflow")
+    batches = tf.data.Dataset.from_tensors((x, y)).repeat(10)
+    history = detector.fit(batches, epochs=20, verbose=0).history
     assert history["loss"][-1] < history["loss"][0] / 10
     parts = [
         history[f"{part}_loss"][-1] for part in ("box", "objectness", "class")
@@ -417,6 +420,7 @@ def test_fit_takes_data_sets_and_reports_ap(rng):
         detector.fit(pairs.map(lambda x, y: x))
 
 
+@pytest.mark.slow
 @tensorflow_only
 def test_sizes_may_change_from_batch_to_batch(rng):
     detector = small(size=None)
@@ -526,7 +530,9 @@ def test_a_saved_detector_comes_back(detector, rng, tmp_path):
 
 
 @tensorflow_only
-@pytest.mark.parametrize("export", [to_tflite, to_onnx])
+@pytest.mark.parametrize(
+    "export", [to_tflite, pytest.param(to_onnx, marks=pytest.mark.slow)]
+)
 def test_an_exported_detector_gives_the_same_boxes(
     export, detector, rng, tmp_path
 ):
@@ -548,10 +554,9 @@ def test_an_exported_detector_gives_the_same_boxes(
             )
 
 
+@pytest.mark.slow
 @tensorflow_only
-@pytest.mark.parametrize(
-    "export", [to_tflite, pytest.param(to_onnx, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("export", [to_tflite, to_onnx])
 def test_exporting_where_nothing_is_found_says_so(
     export, detector, rng, tmp_path
 ):
@@ -617,10 +622,9 @@ np.savez(f"{folder}/{keras.backend.backend()}.npz", **maps,
 """
 
 
+@pytest.mark.slow
 @tensorflow_only
-@pytest.mark.parametrize(
-    "other", ["jax", pytest.param("torch", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("other", ["jax", "torch"])
 def test_other_backends_find_the_same_boxes(other, detector, rng, tmp_path):
     if not importlib.util.find_spec(other):
         pytest.skip(f"{other} is not installed")
@@ -639,6 +643,7 @@ def test_other_backends_find_the_same_boxes(other, detector, rng, tmp_path):
         np.testing.assert_allclose(theirs[key], expected, atol=tolerance)
 
 
+@pytest.mark.slow
 @tensorflow_only
 def test_mixed_precision_keeps_the_heads_and_boxes_in_float32(rng):
     keras.config.set_dtype_policy("mixed_float16")

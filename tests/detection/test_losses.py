@@ -308,8 +308,8 @@ def test_gradients_are_finite(box, rng):
     anchors = {"P5": ANCHORS["P5"], "P4": ANCHORS["P4"]}
     heads = heads_of(anchors)
 
-    @tf.function(reduce_retracing=True)
     def gradients(targets, maps):
+        maps = {level: tf.constant(x) for level, x in maps.items()}
         with tf.GradientTape() as tape:
             tape.watch(maps)
             parts = loss(targets, [maps[k] for k in anchors], heads)

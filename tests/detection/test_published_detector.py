@@ -100,9 +100,8 @@ def assert_same(found, expected):
     )
 
 
-@pytest.mark.parametrize(
-    "suffix", ["tflite", pytest.param("onnx", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
 def test_exported_files_find_the_same(suffix, detector, photographs, tmp_path):
     from keras_csp import export
 

@@ -137,6 +137,7 @@ def changed(before, after):
     return {p for p in before if not np.array_equal(before[p], after[p])}
 
 
+@pytest.mark.slow
 def test_what_each_phase_trains(example, monkeypatch, images, trained):
     """Classifier; last stage; everything: by the values that change."""
     data, test = load_classification(images)

@@ -203,6 +203,7 @@ def test_the_arguments_change_the_recipe(monkeypatch, arguments, expected):
     assert example.make_recipe(example.parse()) == expected
 
 
+@pytest.mark.slow
 def test_the_recipe_reaches_the_detector(tmp_path, monkeypatch):
     """Its loss, optimizer, sizes and batches, in a run of one epoch."""
     write_set(tmp_path, "dog")

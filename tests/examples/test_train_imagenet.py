@@ -194,6 +194,7 @@ def folder(tmp_path, rng):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_is_named_and_counted(main, folder, capsys, caplog):
     output = folder / ".run"
     main(

@@ -374,6 +374,7 @@ def test_int8_detectors_keep_their_suppression(detector, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_ranges_that_do_not_fit_a_detector(detector, tmp_path):
     """The message names layers of the part that is quantised."""
     images = np.random.default_rng(0).random((4, 64, 64, 3), dtype="float32")

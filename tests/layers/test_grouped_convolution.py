@@ -57,7 +57,9 @@ print(module_differentiable := keras_csp.layers.grouped_convolution
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow's own gap"
 )
-@pytest.mark.parametrize("onednn", ["0", "1"])
+@pytest.mark.parametrize(
+    "onednn", ["1", pytest.param("0", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("strides", "dtype", "tolerance"),
     [

@@ -88,6 +88,7 @@ def test_a_number_without_names(detector):
     assert keras_csp.image_spec(new).class_names is None
 
 
+@pytest.mark.slow
 def test_saved_and_read_and_trained(detector, images, tmp_path):
     new = detector.with_classes(("a", "b"))
     new.compile("adam")

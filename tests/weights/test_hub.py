@@ -22,6 +22,10 @@ from timm_weights import SMALLEST, assert_equal_to_timm, tensors
 import keras_csp
 from keras_csp.detection import Detector
 
+# Processes that load networks time and again; tests/commands/test_models.py
+# takes a detector from a hub in the default run.
+pytestmark = pytest.mark.slow
+
 REPOSITORY = keras_csp.weights.find_record(SMALLEST).hub_id
 KERAS_REPOSITORY = "someone/network"
 TESTS = pathlib.Path(__file__).parents[1]
@@ -203,10 +207,10 @@ def test_full_disk_is_an_error_and_then_not(online):
 @pytest.mark.parametrize(
     "environment",
     [
+        # It tries again for half a minute.
         pytest.param(
             {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_ETAG_TIMEOUT": "1"},
             id="no_network",
-            marks=pytest.mark.slow,  # it tries again for half a minute
         ),
         pytest.param({"HF_HUB_OFFLINE": "1"}, id="offline_mode"),
     ],
@@ -309,7 +313,6 @@ def models(files, tmp_path_factory):
     return answers, detector, network, pooled
 
 
-@pytest.mark.slow
 def test_detectors_take_weights_of_the_hub(models):
     answers, detector, _, _ = models
     x = np.random.default_rng(0).random((1, 64, 64, 3), "float32")
@@ -319,7 +322,6 @@ def test_detectors_take_weights_of_the_hub(models):
         assert answers[name] == answers["local"], name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "error", "parts"),
     [
@@ -341,7 +343,6 @@ def test_addresses_that_hold_no_such_weights(name, error, parts, models):
         assert part in message
 
 
-@pytest.mark.slow
 def test_backbones_take_timms_repositories(models):
     answers, _, _, _ = models
     assert isinstance(answers["timm_local"][0], list)
@@ -349,7 +350,6 @@ def test_backbones_take_timms_repositories(models):
     assert answers["timm"][2] == [0.5, 0.5, 0.5]
 
 
-@pytest.mark.slow
 def test_factories_take_folders_of_keras_with_their_classes(models):
     answers, _, network, pooled = models
     x = np.random.default_rng(0).random((1, 64, 64, 3), "float32")

@@ -37,7 +37,20 @@ def smallest(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("name", tensors())
+# One of each kind: the others differ from them in widths and depths.
+KINDS = (
+    *("cspresnet50", "cspresnext50", "cspdarknet53", "darknet53"),
+    *("cs3darknet_m", "cs3sedarknet_l", SMALLEST),
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in KINDS else pytest.param(name, marks=pytest.mark.slow)
+        for name in tensors()
+    ],
+)
 def test_logits_equal_timms(name, tmp_path, request):
     """All networks, on noise and on real photographs."""
     path = tmp_path / "model.safetensors"
