@@ -145,22 +145,23 @@ class Recipe:
         return max(1, round(self.steps / steps))
 
     def for_epochs(self, epochs, images):
-        """The recipe with the steps of `epochs` epochs of so many images."""
+        """The recipe with the steps of `epochs` epochs of so many images.
+
+        The moving average of a short training forgets faster, so that at most
+        e^-10 of the weights that it begins with is left at its end.
+        """
         batches = epochs * self.batches(images)
-        return self.replace(steps=max(1, batches // self.accumulation))
+        steps = max(1, batches // self.accumulation)
+        if self.ema is None:
+            return self.replace(steps=steps)
+        ema = min(self.ema, math.exp(-10 / steps))
+        return self.replace(steps=steps, ema=ema)
 
     def for_phase(self, phase, epochs, images):
-        """The recipe of one phase: its learning rate, its epochs.
-
-        The moving average of a short phase forgets faster, so that e^-10 of
-        the weights that the phase begins with is left at its end.
-        """
+        """The recipe of one phase: its learning rate, its epochs."""
         learning_rate = phase.learning_rate_factor * self.learning_rate
         recipe = self.replace(learning_rate=learning_rate)
-        recipe = recipe.for_epochs(epochs, images)
-        if self.ema is None:
-            return recipe
-        return recipe.replace(ema=min(self.ema, math.exp(-10 / recipe.steps)))
+        return recipe.for_epochs(epochs, images)
 
     def make_schedule(self):
         """The learning rate by batch, a `Warmup`."""

@@ -1,5 +1,6 @@
 """Models back in Darknet's files: read again by this package and by OpenCV."""
 
+import json
 import logging
 
 import darknet_reference as reference
@@ -581,3 +582,39 @@ def test_yolo_fastest(shared_data, tmp_path):
     assert_same_boxes(model, image, OpenCVDetector(*paths))
     assert_same_model(darknet.load(*paths), model, image)
     assert paths[1].read_bytes()[:20] == files[1].read_bytes()[:20]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow trains it"
+)
+@pytest.mark.parametrize("anchors", ["kept", "refitted"])
+def test_a_fine_tuned_detector_in_opencv(anchors, shared_data, tmp_path):
+    """Published weights after a training on blood cells, on other pictures."""
+    cv2 = pytest.importorskip("cv2")
+    from opencv_detector import OpenCVDetector, assert_same_boxes
+
+    from keras_csp.data import load_detection
+    from keras_csp.detection import refit_anchors
+    from keras_csp.training import fit_in_phases, get_recipe
+
+    folder = shared_data / "darknet" / "yolo-fastest-1.1"
+    files = [folder / f"yolo-fastest-1.1.{kind}" for kind in ("cfg", "weights")]
+    annotations = shared_data / "detection" / "bccd" / "annotations"
+    train = load_detection(annotations / "instances_train.json")
+    model = keras_csp.Detector.from_darknet(
+        *files, class_names=train.class_names
+    )
+    if anchors == "refitted":
+        model = refit_anchors(model, train)
+    recipe = get_recipe("fine-tuning-detection").at_size(320)
+    fit_in_phases(model, recipe, train, epochs=3, verbose=0)
+    paths = save(model, tmp_path)
+    opencv = OpenCVDetector(*paths)
+    test = json.loads((annotations / "instances_test.json").read_text())
+    for row in test["images"][:8]:
+        picture = cv2.imread(
+            str(annotations.parent / "test" / row["file_name"])
+        )
+        image = cv2.resize(picture, (320, 320))[..., ::-1] / 255
+        assert_same_boxes(model, image.astype("float32"), opencv)

@@ -448,13 +448,18 @@ def test_epochs_take_the_recipes_steps():
     assert found.steps == 4
 
 
-def test_the_average_of_a_short_phase_forgets_where_it_began():
+@pytest.mark.parametrize("phase", [None, FINE_TUNING_DETECTION.phases[0]])
+def test_the_average_of_a_short_training_forgets_where_it_began(phase):
+    def for_epochs(recipe, epochs):
+        if phase is None:
+            return recipe.for_epochs(epochs, 100)
+        return recipe.for_phase(phase, epochs, 100)
+
     recipe = FINE_TUNING_DETECTION.replace(batch_size=1, ema=0.999)
-    phase = recipe.phases[0]
-    short, long = (recipe.for_phase(phase, n, 100) for n in (2, 1000))
+    short, long = (for_epochs(recipe, epochs) for epochs in (2, 1000))
     assert short.ema**200 == pytest.approx(np.exp(-10))
     assert long.ema == 0.999
-    assert FINE_TUNING.for_phase(phase, 2, 100).ema is None
+    assert for_epochs(FINE_TUNING, 2).ema is None
 
 
 @pytest.mark.parametrize(
