@@ -9,9 +9,9 @@ Two detectors of the boxes' classes, the cfg's own with new rows in its heads,
 and EFM on its backbone, are trained once from the file's weights and once from
 random ones, with the same recipe and epochs, for every seed. A row with the
 AP50 of the test images of each run goes to fine_tuning.csv, its AP50 after
-each epoch on the validation images to fine_tuning_epochs.csv; rows that are
-there are not measured again. Then fine_tuning.md, the curves and the
-detections of the first seed are written.
+each validation to fine_tuning_epochs.csv; rows that are there are not measured
+again. Then fine_tuning.md, the curves and the detections of the first seed are
+written.
 """
 
 import argparse
@@ -73,6 +73,7 @@ def train_one(options, data, key, folder):
         options.epochs,
         seed=seed,
         verbose=2,
+        validation_freq=options.validation_freq,
     )
     minutes = (time.perf_counter() - begin) / 60
     batches = recipe.evaluation(data["test"], made)
@@ -84,16 +85,16 @@ def train_one(options, data, key, folder):
         "test AP %": f"{100 * results['AP']:.1f}",
         "minutes": f"{minutes:.1f}",
     }
+    step = options.validation_freq
+    validated = range(step, options.epochs + 1, step)
     epochs = [
         {
             **dict(zip(KEY, key)),
             "epoch": epoch,
-            "loss": f"{loss:.3f}",
+            "loss": f"{history['loss'][epoch - 1]:.3f}",
             "validation AP50 %": f"{100 * ap50:.1f}",
         }
-        for epoch, (loss, ap50) in enumerate(
-            zip(history["loss"], history["val_AP50"]), 1
-        )
+        for epoch, ap50 in zip(validated, history["val_AP50"], strict=True)
     ]
     if seed == 0:
         draw_detections(made, batches, data["train"].class_names, key, folder)
@@ -203,7 +204,7 @@ def write(folder, table, epochs):
             "",
             f"`{shlex.join(['python', *sys.argv])}` on {cpu_name()}; "
             f"{software('Keras', 'TensorFlow')}. Minutes are of the training "
-            "with a validation after each epoch, other work beside it.",
+            "with its validations, other work beside it.",
         ],
     )
 
@@ -217,6 +218,12 @@ def parse():
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--recipe", default="fine-tuning-detection")
     parser.add_argument("--epochs", type=positive_int, default=20)
+    parser.add_argument(
+        "--validation-freq",
+        type=positive_int,
+        default=1,
+        help="epochs from one validation to the next (default: 1)",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
         "--detectors", nargs="+", choices=DETECTORS, default=DETECTORS

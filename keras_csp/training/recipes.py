@@ -607,13 +607,12 @@ SMALL_DETECTION = DetectionRecipe(
 
 # The heads alone first, since new classes begin with rows of random or averaged
 # weights, whose large gradients would change what the rest has learned; then
-# everything with small steps.
+# everything.
 FINE_TUNING_DETECTION = dataclasses.replace(
     SMALL_DETECTION,
     name="fine-tuning-detection",
     box_loss=None,  # each head has its own
     anchor_threshold=None,
-    learning_rate=0.0005,
     steps=2_000,
     clip_norm=10.0,
     ema=0.998,
