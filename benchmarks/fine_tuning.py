@@ -179,7 +179,7 @@ def draw_epochs(path, rows):
                 )
         axes.set(xlabel="epoch", title=detector, ylim=(0, 100))
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower right")
+        axes.legend(loc="center right")
     panels[0].set(ylabel="AP50 of the validation images, %")
     with atomic_write(path) as part:
         figure.savefig(part, dpi=110)
@@ -198,7 +198,7 @@ def write(folder, table, epochs):
             "",
             "AP50 of the test images, over seeds.",
             "",
-            *table_lines(columns, rows, right=columns[2:]),
+            *table_lines(columns, rows, right=range(2, len(columns))),
             "",
             "![AP50 by epoch](fine_tuning.png)",
             "",

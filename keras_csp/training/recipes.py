@@ -41,7 +41,8 @@ class Recipe:
             Default 1.
         ema: momentum, for each step, of a moving average of the weights,
             which Keras puts in their place at the end of `fit`. With
-            `callbacks` they are validated, too. Default None: no average.
+            `callbacks` they are validated, too. `for_epochs` lowers it for a
+            short training. Default None: no average.
         batch_size: images of a batch.
         accumulation: batches whose gradients are added up for one step.
             Default 1.
@@ -602,6 +603,7 @@ SMALL_DETECTION = DetectionRecipe(
     box_loss="ciou",
     anchor_threshold=0.4,
     clip_norm=100.0,
+    ema=0.998,
     source="Ours, for some hundred images and no pretrained weights.",
 )
 
@@ -615,7 +617,6 @@ FINE_TUNING_DETECTION = dataclasses.replace(
     anchor_threshold=None,
     steps=2_000,
     clip_norm=10.0,
-    ema=0.998,
     phases=(
         Phase("head", fraction=0.1, learning_rate_factor=2.0),
         Phase("all", fraction=0.9, batch_normalization=True),
