@@ -38,7 +38,9 @@ def save(model, cfg, weights, class_names=None):
         keras_csp.darknet.save(detector, "mine.cfg", "mine.weights")
 
     `keras_csp.darknet.load` makes the same network of them, and other readers
-    of Darknet's files (Darknet, OpenCV) find the same boxes. The cfg is the
+    of Darknet's files (Darknet, OpenCV) find the same boxes. (OpenCV adds 1e-6
+    to the variances of normalisations, Darknet 1e-5, so that its scores may
+    differ by some thousandths where variances are small.) The cfg is the
     one that the model was made of, byte for byte, with what has changed since:
     `classes` and the `filters` of the convolution before each [yolo]; its
     anchors (`mask` and `num` stay, unless two heads that share an anchor now

@@ -590,7 +590,11 @@ def test_yolo_fastest(shared_data, tmp_path):
 )
 @pytest.mark.parametrize("anchors", ["kept", "refitted"])
 def test_a_fine_tuned_detector_in_opencv(anchors, shared_data, tmp_path):
-    """Published weights after a training on blood cells, on other pictures."""
+    """Published weights after a training on blood cells, on other pictures.
+
+    With OpenCV's own epsilon: it adds 1e-6 to variances, Darknet and cuDNN add
+    1e-5, which changes scores by up to 0.0014 here.
+    """
     cv2 = pytest.importorskip("cv2")
     from opencv_detector import OpenCVDetector, assert_same_boxes
 
@@ -611,6 +615,9 @@ def test_a_fine_tuned_detector_in_opencv(anchors, shared_data, tmp_path):
     fit_in_phases(model, recipe, train, epochs=3, verbose=0)
     paths = save(model, tmp_path)
     opencv = OpenCVDetector(*paths)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.epsilon = 1e-6
     test = json.loads((annotations / "instances_test.json").read_text())
     for row in test["images"][:8]:
         picture = cv2.imread(
