@@ -57,8 +57,9 @@ def test_some_networks(backend, tmp_path):
     compare(backend, QUICK, tmp_path)
 
 
-# One of each kind: JAX compiles a network's variables and operations one by
-# one, which of all networks takes longer than the rest of the slow tests.
+# One of each kind for JAX and PyTorch: JAX compiles a network's variables and
+# operations one by one, which of all networks takes longer than the rest of the
+# slow tests.
 KINDS = [name for name in OUTPUTS if name.startswith("Small")] + [
     *("CSPPeleeNet", "CSPResNet50Elastic", "CSPDarkNet53", "CSPMobileNetV2"),
     *("Res2NeXt50", "CS3SEDarkNetL", "CS3DarkNetFocusS", "CSPResNeXt50Timm"),
@@ -69,7 +70,7 @@ KINDS = [name for name in OUTPUTS if name.startswith("Small")] + [
 @pytest.mark.slow
 @backends
 def test_every_network(backend, tmp_path):
-    names = KINDS if backend == "jax" else list(OUTPUTS)
+    names = list(OUTPUTS) if backend == "tensorflow" else KINDS
     compare(backend, names, tmp_path)
 
 

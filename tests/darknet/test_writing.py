@@ -588,8 +588,7 @@ def test_yolo_fastest(shared_data, tmp_path):
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow trains it"
 )
-@pytest.mark.parametrize("anchors", ["kept", "refitted"])
-def test_a_fine_tuned_detector_in_opencv(anchors, shared_data, tmp_path):
+def test_a_fine_tuned_detector_in_opencv(shared_data, tmp_path):
     """Published weights after a training on blood cells, on other pictures.
 
     With OpenCV's own epsilon: it adds 1e-6 to variances, Darknet and cuDNN add
@@ -609,8 +608,7 @@ def test_a_fine_tuned_detector_in_opencv(anchors, shared_data, tmp_path):
     model = keras_csp.Detector.from_darknet(
         *files, class_names=train.class_names
     )
-    if anchors == "refitted":
-        model = refit_anchors(model, train)
+    model = refit_anchors(model, train)
     recipe = get_recipe("fine-tuning-detection").at_size(320)
     fit_in_phases(model, recipe, train, epochs=3, verbose=0)
     paths = save(model, tmp_path)
