@@ -173,7 +173,7 @@ def parse():
     recipe.add_argument(
         "--ema",
         type=float,
-        help="momentum of averaged weights, e.g. 0.999; less if it is short",
+        help="momentum of averaged weights, e.g. 0.999",
     )
     recipe.add_argument(
         "--label-smoothing",

@@ -112,6 +112,14 @@ def run_python(code, *arguments, **environment):
     return answer.stdout
 
 
+def slow_unless(fast, names):
+    """Parameters of a test, of which all but the fast ones are slow."""
+    return [
+        name if name in fast else pytest.param(name, marks=pytest.mark.slow)
+        for name in names
+    ]
+
+
 def reload_config(layer):
     """The layer made again from its configuration, through JSON."""
     import json

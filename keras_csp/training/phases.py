@@ -238,9 +238,8 @@ def fit_in_phases(
 
 def _begin_phase(model, recipe, phase, epochs, data):
     """Makes the layers of a phase trainable; its recipe."""
-    if phase is None:
-        return recipe.for_epochs(epochs, data.size)
-    phase.apply(model)
+    if phase is not None:
+        phase.apply(model)
     return recipe.for_phase(phase, epochs, data.size)
 
 

@@ -41,8 +41,8 @@ class Recipe:
             Default 1.
         ema: momentum, for each step, of a moving average of the weights,
             which Keras puts in their place at the end of `fit`. With
-            `callbacks` they are validated, too. `for_epochs` lowers it for a
-            short training. Default None: no average.
+            `callbacks` they are validated, too. `fit_in_phases` lowers it for
+            a short training. Default None: no average.
         batch_size: images of a batch.
         accumulation: batches whose gradients are added up for one step.
             Default 1.
@@ -146,23 +146,27 @@ class Recipe:
         return max(1, round(self.steps / steps))
 
     def for_epochs(self, epochs, images):
-        """The recipe with the steps of `epochs` epochs of so many images.
-
-        The moving average of a short training forgets faster, so that at most
-        e^-10 of the weights that it begins with is left at its end.
-        """
+        """The recipe with the steps of `epochs` epochs of so many images."""
         batches = epochs * self.batches(images)
-        steps = max(1, batches // self.accumulation)
-        if self.ema is None:
-            return self.replace(steps=steps)
-        ema = min(self.ema, math.exp(-10 / steps))
-        return self.replace(steps=steps, ema=ema)
+        return self.replace(steps=max(1, batches // self.accumulation))
 
     def for_phase(self, phase, epochs, images):
-        """The recipe of one phase: its learning rate, its epochs."""
-        learning_rate = phase.learning_rate_factor * self.learning_rate
-        recipe = self.replace(learning_rate=learning_rate)
-        return recipe.for_epochs(epochs, images)
+        """The recipe of one phase: its learning rate, its epochs.
+
+        The moving average of a short phase forgets faster, so that at most
+        e^-10 of the weights that the phase begins with is left at its end.
+
+        Args:
+            phase: a `Phase`; None for a training without phases.
+            epochs: of the phase.
+            images: of an epoch.
+        """
+        factor = 1.0 if phase is None else phase.learning_rate_factor
+        recipe = self.replace(learning_rate=factor * self.learning_rate)
+        recipe = recipe.for_epochs(epochs, images)
+        if self.ema is None:
+            return recipe
+        return recipe.replace(ema=min(self.ema, math.exp(-10 / recipe.steps)))
 
     def make_schedule(self):
         """The learning rate by batch, a `Warmup`."""

@@ -14,7 +14,7 @@ import darknet_reference as reference
 import keras
 import numpy as np
 import pytest
-from support import GOLDEN
+from support import GOLDEN, slow_unless
 
 import keras_csp
 from keras_csp import darknet
@@ -63,13 +63,6 @@ FAST_FACTORIES = ("CSPMobileNetV2", "DarkNetReference", "ResNet10")
 def _distinct(names):
     """One name for each text; aliases would repeat the test."""
     return list({TEXTS[name]: name for name in reversed(names)}.values())[::-1]
-
-
-def _slow_unless(fast, names):
-    return [
-        name if name in fast else pytest.param(name, marks=pytest.mark.slow)
-        for name in names
-    ]
 
 
 OPENCV = _distinct([n for n in TEXTS if n not in NOT_OPENCV + REFUSED])
@@ -174,7 +167,7 @@ def assert_close(ours, theirs, tolerance=1e-4):
     assert error <= tolerance, f"{error:.2g} of the largest value"
 
 
-@pytest.mark.parametrize("name", _slow_unless(FAST, OPENCV))
+@pytest.mark.parametrize("name", slow_unless(FAST, OPENCV))
 def test_outputs_are_those_of_opencv(name, folder, rng):
     text = text_of(name)
     image = image_for(text, rng)
@@ -355,7 +348,7 @@ type=sse
 
 
 @pytest.mark.parametrize(
-    "name", _slow_unless(["cfg/resnet10.cfg"], _distinct(NOT_OPENCV))
+    "name", slow_unless(["cfg/resnet10.cfg"], _distinct(NOT_OPENCV))
 )
 def test_outputs_are_those_of_numpy(name, folder, rng):
     text = text_of(name)
@@ -528,7 +521,7 @@ def _factory_and_cfg(factory, folder):
     return network, darknet.load(*paths), paths[1]
 
 
-@pytest.mark.parametrize("factory", _slow_unless(FAST_FACTORIES, CFGS))
+@pytest.mark.parametrize("factory", slow_unless(FAST_FACTORIES, CFGS))
 def test_factory_equals_the_cfg(factory, folder, rng):
     """The same file in both: the same logits, and the same file again."""
     network, model, path = _factory_and_cfg(factory, folder)

@@ -3,7 +3,7 @@
 import darknet_reference as reference
 import keras
 import pytest
-from support import tiny_backbone
+from support import slow_unless, tiny_backbone
 
 import keras_csp
 from keras_csp.detection.parts import detector_parts
@@ -44,13 +44,6 @@ PAIRS = {
     "darknet/cfg/yolov4.cfg": "cfg/csdarknet53-omega.cfg",
 }
 FAST = ("darknet/cfg/yolov4-tiny.cfg", "darknet/cfg/yolov7-tiny.cfg")
-
-
-def slow_unless(fast, names):
-    return [
-        name if name in fast else pytest.param(name, marks=pytest.mark.slow)
-        for name in names
-    ]
 
 
 def parts_of(text, folder):

@@ -289,14 +289,15 @@ def test_the_arguments_change_the_recipe(monkeypatch, arguments, expected):
 
 def test_the_recipe_as_it_ran_is_kept(whole):
     kept = get_recipe(whole / "run.json")
-    recipe = SMALL.replace(
-        learning_rate=0.02, batch_size=256, ema=0.8, label_smoothing=0.05
-    ).at_size(32)
-    recipe = recipe.with_augmentation(
+    assert kept == SMALL.replace(
+        learning_rate=0.02,
+        batch_size=256,
+        ema=0.8,
+        label_smoothing=0.05,
+        steps=2 * (1437 // 256),
+    ).at_size(32).with_augmentation(
         rand_augment=0.1, mixup=0.3, cutmix=0.2, mosaic=0.2
     )
-    assert kept == recipe.for_epochs(2, 1437)
-    assert kept.steps == 2 * (1437 // 256)
     content = read_json(whole / "run.json")
     assert (content["data"], content["epochs"]) == ("digits", 2)
 

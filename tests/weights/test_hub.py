@@ -23,7 +23,7 @@ import keras_csp
 from keras_csp.detection import Detector
 
 # Processes that load networks time and again; tests/commands/test_models.py
-# takes a detector from a hub in the default run.
+# takes classifiers from a hub in the default run.
 pytestmark = pytest.mark.slow
 
 REPOSITORY = keras_csp.weights.find_record(SMALLEST).hub_id

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import timm_weights
 from safetensors.numpy import load_file, save_file
-from support import GOLDEN
+from support import GOLDEN, slow_unless
 from timm_weights import SMALLEST, assert_equal_to_timm, tensors
 
 import keras_csp
@@ -44,13 +44,7 @@ KINDS = (
 )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in KINDS else pytest.param(name, marks=pytest.mark.slow)
-        for name in tensors()
-    ],
-)
+@pytest.mark.parametrize("name", slow_unless(KINDS, tensors()))
 def test_logits_equal_timms(name, tmp_path, request):
     """All networks, on noise and on real photographs."""
     path = tmp_path / "model.safetensors"
