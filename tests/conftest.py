@@ -10,15 +10,27 @@ import keras_csp  # noqa: F401, I001
 import keras
 import numpy as np
 import pytest
+from keras.src.utils.naming import reset_uids
 
 # Other processes use the backend of this one, whatever a program that is
 # imported here sets for itself.
 os.environ["KERAS_BACKEND"] = keras.backend.backend()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Makes weights the same whichever tests ran before.
+
+    They follow from the seed or, where a test randomizes them, from the names
+    that Keras counts. A hook comes before every fixture; a fixture comes after
+    those of the module, which make networks too.
+    """
+    keras.utils.set_random_seed(0)
+    reset_uids()
+
+
 @pytest.fixture(autouse=True)
 def _fresh_keras():
-    keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
 

@@ -781,7 +781,9 @@ def test_weights_of_a_data_set(weighing):
     found = detector.fit(
         dataset.batch(4), class_weight=class_weight, verbose=0
     ).history
-    assert {k: v[0] for k, v in found.items()} == pytest.approx(expected)
+    # A graph fuses operations and rounds less often than `losses_of` does.
+    losses = {k: v[0] for k, v in found.items()}
+    assert losses == pytest.approx(expected, rel=1e-5)
     results = detector.evaluate(dataset.batch(2), verbose=0)
     arrays = detector.evaluate(
         images, targets, sample_weight=weights, batch_size=2, verbose=0
