@@ -59,7 +59,7 @@ def test_a_model_without_a_spec_takes_pixels_up_to_one():
 
 def test_names_that_are_not_as_many_as_the_classes_are_not_written(model):
     """A classifier of other classes upon the network with names."""
-    x = keras.layers.Dense(5)(model.output)
+    x = keras.layers.Dense(5, name="classes")(model.output)
     other = keras.Model(model.input, x)
     metadata = describe(other)
     assert metadata.class_names is None
