@@ -102,7 +102,7 @@ def test_what_is_carried_runs_on_a_python_3_12(carried, tmp_path):
     run(
         *(there, SCRIPT, "checks", "--smallest", "--backends", "jax"),
         *("--output", tmp_path / "rows", "--work", tmp_path / "work"),
-        *("--minutes", 10),
+        *("--minutes", 60),
         PYTHONPATH=os.pathsep.join([str(site), str(ROOT)]),
     )
     rows = Tables(tmp_path / "rows").rows("checks")
