@@ -77,7 +77,7 @@ def test_the_whole_script_without_tensorflow(tmp_path, pictures):
     arguments = [
         *("--smallest", "--output", tmp_path / "rows"),
         *("--work", tmp_path / "work", "--data", pictures),
-        *("--processes", 1, "--minutes", 15, "--backends", *backends),
+        *("--processes", 1, "--minutes", 60, "--backends", *backends),
     ]
     path = os.pathsep.join([str(TESTS / "no_tensorflow"), str(ROOT)])
     process = subprocess.Popen(
