@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from support import SMALL, run_python, tiny_backbone
+from support import SMALL, run_python, slow_unless, tiny_backbone
 
 import keras_csp
 from keras_csp.models.builder import build_network
@@ -150,12 +150,7 @@ def test_adamw_with_accumulation_is_numpys():
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        kind
-        if kind.__name__ in ("SGD", "AdamW")
-        else pytest.param(kind, marks=pytest.mark.slow)
-        for kind in _optimizers()
-    ],
+    slow_unless((keras.optimizers.SGD, keras.optimizers.AdamW), _optimizers()),
     ids=lambda kind: kind.__name__,
 )
 def test_a_factor_of_1_is_the_plain_optimizer_bit_by_bit(kind):
